@@ -1,0 +1,1 @@
+"""Super-resolution of satellite and aerial imagery: whole georeferenced scenes, one command."""
