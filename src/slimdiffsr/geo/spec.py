@@ -1,0 +1,190 @@
+"""What goes into the scene engine and what comes out: network, options, plan, progress, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimdiffsr.errors import BandError, OutputError, RangeError, ScaleError, TilingError
+
+__all__ = [
+    "BLOCK_HR_PX",
+    "ColourRule",
+    "Network",
+    "NetworkSpec",
+    "OutputFormat",
+    "Predict",
+    "Progress",
+    "SceneOptions",
+    "ScenePlan",
+    "SceneReport",
+]
+
+BLOCK_HR_PX = 512  # block of the output file; chunks are multiples of it
+
+Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""(n, 3, t, t) in [0, 1] with t = tile_hr_px // scale -> (n, 3, scale*t, scale*t), about [0, 1].
+
+``n`` is always ``Network.batch``; the result is not clipped.
+"""
+
+OutputFormat = Literal["cog", "gtiff", "png"]
+ColourRule = Literal["low-frequency", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """How a scene must be cut for a network; enough to plan a run without loading weights.
+
+    Raises ScaleError and TilingError when the numbers do not fit together.
+    """
+
+    scale: int
+    tile_hr_px: int
+    overlap_hr_px: int
+    model_id: str
+    weights_sha256: str = ""
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        if self.scale < 1:
+            raise ScaleError(f"scale must be at least 1, got {self.scale}")
+        if self.tile_hr_px < 1 or self.tile_hr_px % self.scale:
+            raise TilingError(
+                f"tile_hr_px must be a multiple of scale {self.scale}, got {self.tile_hr_px}"
+            )
+        check_overlap(self.overlap_hr_px, self.tile_hr_px, self.scale)
+        if self.batch < 1:
+            raise TilingError(f"batch must be at least 1, got {self.batch}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network(NetworkSpec):
+    """A network as the engine sees it: one function and how scenes are cut for it."""
+
+    predict: Predict
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneOptions:
+    """Everything a user can choose about one run; checks itself.
+
+    bands: 1-based bands shown to the network as red, green and blue, or one band alone.
+    value_range: the (low, high) of the source's units that the network sees as 0 and 1.
+    bounds: (left, bottom, right, top) in the raster's CRS. window: (col_off, row_off, width,
+    height) in input pixels. At most one of the two.
+    grid_offset_lr_px: (columns, rows) by which the tile grid starts outside the scene.
+    creation_options: GDAL creation options for the output file.
+    """
+
+    bands: tuple[int, ...] | None = None
+    value_range: tuple[float, float] | Literal["auto"] = "auto"
+    all_bands: bool = False
+    bounds: tuple[float, float, float, float] | None = None
+    window: tuple[int, int, int, int] | None = None
+    format: OutputFormat = "cog"
+    colour: ColourRule = "low-frequency"
+    chunk_hr_px: int = 4096
+    overlap_hr_px: int | None = None  # None: the network's own
+    grid_offset_lr_px: tuple[int, int] = (0, 0)
+    creation_options: dict[str, str] = field(default_factory=dict)
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        self._check_bands()
+        self._check_range()
+        if self.bounds is not None and self.window is not None:
+            raise TilingError("give either bounds or window, got both")
+        if self.format not in ("cog", "gtiff", "png"):
+            raise OutputError(f"format must be cog, gtiff or png, got {self.format!r}")
+        if self.colour not in ("low-frequency", "none"):
+            raise OutputError(f"colour must be low-frequency or none, got {self.colour!r}")
+        if self.chunk_hr_px < BLOCK_HR_PX or self.chunk_hr_px % BLOCK_HR_PX:
+            raise TilingError(
+                f"chunk_hr_px must be a multiple of {BLOCK_HR_PX}, got {self.chunk_hr_px}"
+            )
+
+    def _check_bands(self) -> None:
+        bands = self.bands
+        if bands is None:
+            return
+        if len(bands) not in (1, 3) or len(set(bands)) != len(bands) or min(bands) < 1:
+            raise BandError(
+                f"bands must be one band or three different ones, counted from 1, got {bands}"
+            )
+
+    def _check_range(self) -> None:
+        if self.value_range == "auto":
+            return
+        low, high = self.value_range
+        if not (np.isfinite(low) and np.isfinite(high) and low < high):
+            raise RangeError(f"value_range must be finite and ascending, got {low:g}, {high:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenePlan:
+    """What a run would do; computed from the header and a decimated read."""
+
+    src: str
+    scale: int
+    window: tuple[int, int, int, int]  # col_off, row_off, width, height in input pixels
+    output_width_hr_px: int
+    output_height_hr_px: int
+    dtype: str
+    nodata: float | None
+    rgb_bands: tuple[int, ...]  # one or three, counted from 1: what the network sees
+    output_bands: tuple[str, ...]  # names, in the order written
+    band_reason: str
+    value_range: tuple[float, float]
+    range_reason: str
+    tile_hr_px: int
+    overlap_hr_px: int
+    chunk_hr_px: int
+    tiles: int
+    chunks: int
+    output_bytes: int  # before compression
+    assumptions: tuple[str, ...]  # whole sentences for the user
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands; handed to ``on_progress`` after every batch of tiles."""
+
+    stage: Literal["tiles", "assembling", "done"]
+    chunks_done: int
+    chunks: int
+    output_px_done: int  # pixels of the output grid, resumed ones included
+    output_px: int
+    output_px_resumed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneReport:
+    """What a run did."""
+
+    src: str
+    dst: Path
+    plan: ScenePlan
+    tiles_run: int
+    tiles_skipped: int  # nothing valid in them
+    chunks_run: int
+    chunks_resumed: int
+    seconds: float
+    mpx_per_s: float  # output megapixels computed in this run, by the whole run's time
+    output_file_bytes: int
+    assumptions: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def check_overlap(overlap_hr_px: int, tile_hr_px: int, scale: int) -> None:
+    """Raise TilingError unless the overlap is a multiple of the scale up to half a tile."""
+    if not 0 <= overlap_hr_px <= tile_hr_px // 2 or overlap_hr_px % scale:
+        raise TilingError(
+            f"overlap_hr_px must be a multiple of {scale} from 0 to {tile_hr_px // 2} "
+            f"(half a tile), got {overlap_hr_px}"
+        )
