@@ -87,7 +87,8 @@ class ModelConfig:
     scale: Literal[2, 4, 8]
     kind: Literal["base", "tiny"] = "base"
     unet: UNetConfig = UNetConfig()
-    decoder_widths: tuple[int, ...] = ()  # tiny only: channels behind each doubling
+    stem_width: int = 24  # tiny only: channels at the low-resolution grid
+    decoder_widths: tuple[int, ...] = ()  # tiny only: channels at 1x, 2x, ... scale x
     taesd_affine: bool = False  # MS 8.4: False feeds [-1, 1] into the TAESD layers, as released
     tile_hr_px: int = 512
     overlap_hr_px: int = 64
@@ -100,10 +101,10 @@ class ModelConfig:
             f"overlap_hr_px must be a multiple of {2 * self.scale} up to half a tile, "
             f"got {self.overlap_hr_px}",
         )
-        doublings = self.scale.bit_length() - 1
+        levels = self.scale.bit_length()
         _check(
-            self.kind == "base" or len(self.decoder_widths) == doublings,
-            f"a tiny {self.scale}x model needs {doublings} decoder_widths, "
+            self.kind == "base" or len(self.decoder_widths) == levels,
+            f"a tiny {self.scale}x model needs {levels} decoder_widths, "
             f"got {self.decoder_widths}",
         )
 

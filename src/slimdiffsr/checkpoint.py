@@ -1,0 +1,352 @@
+"""Weights on disk: safetensors with the config inside, strict loading, hashes, the importer.
+
+The only module that may unpickle, and only tensors (``import_official``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from slimdiffsr.config import ModelConfig, parse, to_dict
+from slimdiffsr.errors import (
+    ChecksumError,
+    ConfigError,
+    DiskFullError,
+    ModelNotFoundError,
+    OutputError,
+    ScaleError,
+    WeightsError,
+)
+from slimdiffsr.models.student import Student, build_student
+
+__all__ = [
+    "BUNDLED",
+    "LoadedModel",
+    "import_official",
+    "load_model",
+    "load_state",
+    "load_strict",
+    "load_tensors",
+    "resolve",
+    "save_model",
+    "save_state",
+    "tensors_sha256",
+]
+
+# Models that ship inside the package, with the sha256 of their files.
+BUNDLED: dict[str, str] = {}
+
+HUB_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A student ready to run, where it came from, and its file's sha256."""
+
+    model: Student
+    config: ModelConfig
+    model_id: str
+    sha256: str
+    metadata: Mapping[str, str]
+
+
+# ---------------------------------------------------------------------------------------------
+# Finding
+
+
+def resolve(source: str, *, revision: str | None = None) -> Path:
+    """The weight file of a bundled name, a local path, or ``org/repo`` on the Hugging Face hub.
+
+    Raises ModelNotFoundError, which lists what there is.
+    """
+    if source in BUNDLED:
+        return Path(str(resources.files("slimdiffsr") / "weights" / f"{source}.safetensors"))
+    path = Path(source).expanduser()
+    if path.is_dir():
+        path = path / HUB_FILE
+    if path.is_file():
+        return path
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.endswith((".safetensors", ".pkl")):
+        return _download(source, revision)
+    raise ModelNotFoundError(
+        f"no model {source!r}: give a bundled name ({', '.join(sorted(BUNDLED))}), "
+        "a .safetensors file, or a repository 'org/name' on the Hugging Face hub"
+    )
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(repo, HUB_FILE, revision=revision))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelNotFoundError(
+            f"cannot get {HUB_FILE} of {repo!r} from the hub ({type(error).__name__}); "
+            "check the name and the connection, or download the file and give its path"
+        ) from None
+
+
+# ---------------------------------------------------------------------------------------------
+# Reading and writing
+
+
+def load_model(source: str, *, scale: int | None = None, revision: str | None = None) -> LoadedModel:
+    """Load a student strictly, on the CPU, in float32, in evaluation mode.
+
+    Raises ModelNotFoundError, WeightsError, ChecksumError, and ScaleError when ``scale`` is given
+    and is not the model's.
+    """
+    path = resolve(source, revision=revision)
+    digest = file_sha256(path)
+    if source in BUNDLED and digest != BUNDLED[source]:
+        raise ChecksumError(
+            f"{path} is not the published {source}: sha256 {digest[:12]}..., "
+            f"expected {BUNDLED[source][:12]}...; reinstall slimdiffsr"
+        )
+    tensors, metadata = load_tensors(path)
+    if "config" not in metadata:
+        raise WeightsError(
+            f"{path} holds no model config; for the authors' .pkl files run "
+            "'slimdiffsr import-weights' first"
+        )
+    _check_tensors(path, tensors, metadata)
+    config = _read_config(path, metadata["config"])
+    if scale is not None and scale != config.scale:
+        raise ScaleError(f"{source} enlarges {config.scale} times, not {scale} times")
+    model = build_student(config)
+    load_strict(model, tensors, str(path))
+    model.eval().requires_grad_(False)
+    return LoadedModel(model, config, config.name, digest, metadata)
+
+
+def _read_config(path: Path, text: str) -> ModelConfig:
+    try:
+        return parse(ModelConfig, json.loads(text))
+    except (ConfigError, json.JSONDecodeError) as error:
+        raise WeightsError(f"{path} holds a config this version cannot read: {error}") from None
+
+
+def _check_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    expected = metadata.get("tensors_sha256")
+    if expected is not None and tensors_sha256(tensors) != expected:
+        raise ChecksumError(
+            f"{path} is damaged: its tensors do not match the checksum stored with them; "
+            "fetch the file again"
+        )
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file, on the CPU. Raises WeightsError."""
+    if not path.is_file():
+        raise WeightsError(f"no weight file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  no iter
+            return tensors, dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a readable safetensors file: {error}") from None
+
+
+def load_strict(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Load all tensors, no more and no fewer, in the model's own type. Raises WeightsError."""
+    expected = model.state_dict()
+    missing = sorted(expected.keys() - tensors.keys())
+    unexpected = sorted(tensors.keys() - expected.keys())
+    misshapen = [
+        f"{key} {tuple(tensors[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in sorted(expected.keys() & tensors.keys())
+        if tensors[key].shape != expected[key].shape
+    ]
+    if missing or unexpected or misshapen:
+        raise WeightsError(
+            f"{source} does not fit the model: "
+            f"{_some('missing', missing)}; {_some('unexpected', unexpected)}; "
+            f"{_some('misshapen', misshapen)}"
+        )
+    model.load_state_dict(dict(tensors))
+
+
+def _some(what: str, names: list[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{len(names)} {what}" + (f" ({', '.join(names[:most])}{more})" if names else "")
+
+
+def save_model(
+    path: Path,
+    model: nn.Module,
+    config: ModelConfig,
+    metadata: Mapping[str, str] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> str:
+    """Write weights and config as one safetensors file, atomically. Returns the file's sha256."""
+    tensors = {k: v.detach().cpu().to(dtype).contiguous() for k, v in model.state_dict().items()}
+    about = {
+        **(metadata or {}),
+        "format": "pt",
+        "config": json.dumps(to_dict(config), sort_keys=True),
+        "tensors_sha256": tensors_sha256(tensors),
+    }
+    write_atomically(path, save(tensors, about))
+    return file_sha256(path)
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """One hash over names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        value = tensors[key].contiguous()
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside ``path`` and rename: the old file stays whole until the new one is complete."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        kind = DiskFullError if error.errno == 28 else OutputError  # 28: ENOSPC
+        raise kind(f"cannot write {path}: {error.strerror}; the previous file is kept") from None
+
+
+# ---------------------------------------------------------------------------------------------
+# Training state: nested dicts and lists of tensors and plain values
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a training state atomically: tensors as safetensors, the rest as JSON beside them."""
+    tensors: dict[str, Tensor] = {}
+    plain = _strip(state, "", tensors)
+    write_atomically(path, save(tensors, {"state": json.dumps(plain)}))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """The inverse of ``save_state``."""
+    tensors, metadata = load_tensors(path)
+    if "state" not in metadata:
+        raise WeightsError(f"{path} is not a training state")
+    restored: dict[str, Any] = _fill(json.loads(metadata["state"]), tensors)
+    return restored
+
+
+def _strip(node: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401  any JSON
+    if isinstance(node, Tensor):
+        tensors[prefix] = node.detach().cpu().contiguous().clone()
+        return {"__tensor__": prefix}
+    if isinstance(node, Mapping):
+        # Pairs keep the integer keys of an optimiser's state, which JSON objects would not.
+        items = [[k, _strip(v, f"{prefix}/{k}", tensors)] for k, v in node.items()]
+        return {"__items__": items}
+    if isinstance(node, list | tuple):
+        return [_strip(v, f"{prefix}/{i}", tensors) for i, v in enumerate(node)]
+    return node
+
+
+def _fill(node: Any, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN401  any JSON
+    if isinstance(node, dict):
+        if "__tensor__" in node:
+            return tensors[node["__tensor__"]]
+        return {key: _fill(value, tensors) for key, value in node["__items__"]}
+    if isinstance(node, list):
+        return [_fill(value, tensors) for value in node]
+    return node
+
+
+# ---------------------------------------------------------------------------------------------
+# The released student (MS 8.5): names of its state dict -> ours
+
+_DEAD = re.compile(
+    r"unet\.(time_embedding|conv_in|conv_out)\.|vae\.encoder\.layers\.14\.|vae\.decoder\.layers\.0\."
+)
+_RENAMES = [
+    (r"^merge_conv1\.", "merge_in."),
+    (r"^merge_conv2\.", "merge_out."),
+    (r"^vae\.encoder\.layers\.", "encoder."),
+    (r"^unet\.conv_norm_out\.", "unet.norm_out."),
+    (r"^unet\.mid_block\.mid_block\.", "unet.mid_block."),
+    (r"\.(down|up)samplers\.0\.", r".\1sampler."),
+    (r"\.conv1\.(low|high)_branch\.0\.", r".conv1.\1."),
+    (r"\.conv1\.bottleneck\.0\.", ".conv1.reduce."),
+    (r"\.conv1\.bottleneck\.2\.", ".conv1.expand."),
+    # The released h_conv holds the 3x1 kernel and v_conv the 1x3 one; ours are named by direction.
+    (r"\.conv2\.h_conv\.0\.", ".conv2.vertical."),
+    (r"\.conv2\.v_conv\.0\.", ".conv2.horizontal."),
+    (r"\.conv2\.conv_(reduce|expand)\.", r".conv2.\1."),
+    (r"\.mlp\.0\.", ".gate.hidden."),
+    (r"\.mlp\.2\.", ".gate.out."),
+    (r"\.transformer_blocks\.0\.attn1\.([qkv])_proj\.", r".attention.to_\1."),
+    (r"\.transformer_blocks\.0\.attn1\.([qkv])_proj_c\.", r".attention.back_\1."),
+    (r"\.transformer_blocks\.0\.attn1\.out_proj\.", ".attention.out."),
+    (r"\.transformer_blocks\.0\.attn1\.query$", ".attention.query"),
+    (r"\.transformer_blocks\.0\.ff\.net\.0\.proj\.", ".ff.proj."),
+    (r"\.transformer_blocks\.0\.ff\.net\.2\.", ".ff.out."),
+    (r"\.transformer_blocks\.0\.norm", ".norm"),
+]
+
+
+def official_to_ours(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a released state dict, with or without ``module.``; dead tensors are dropped."""
+    return dict(_official_items(official))
+
+
+def _official_items(official: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    for key, value in official.items():
+        name = key.removeprefix("module.")
+        if _DEAD.match(name):
+            continue
+        for pattern, replacement in _RENAMES:
+            name = re.sub(pattern, replacement, name)
+        # The decoder's first convolution is dead; its ReLU opens our tail under index 0.
+        name = re.sub(r"^vae\.decoder\.layers\.(\d+)\.", lambda m: f"decoder.{int(m[1]) - 1}.", name)
+        yield name, value
+
+
+def import_official(source: Path, target: Path, scale: int) -> str:
+    """Read a released ``net_params_{4,8}x.pkl`` and write our safetensors. Returns its sha256.
+
+    Unpickles tensors only. Raises ModelNotFoundError, WeightsError (naming missing and unexpected
+    keys) and ConfigError.
+    """
+    if not source.is_file():
+        raise ModelNotFoundError(f"no weight file {source}")
+    config = parse(ModelConfig, {"name": f"base-x{scale}", "scale": scale})
+    try:
+        official = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is not its own
+        raise WeightsError(
+            f"{source} is not a PyTorch weight file of plain tensors: {type(error).__name__}"
+        ) from None
+    if not isinstance(official, Mapping) or not all(
+        isinstance(value, Tensor) for value in official.values()
+    ):
+        raise WeightsError(f"{source} holds {type(official).__name__}, not a dict of tensors")
+    model = build_student(config)
+    load_strict(model, official_to_ours(official), str(source))
+    return save_model(target, model, config, {"source": source.name, "imported": "released student"})

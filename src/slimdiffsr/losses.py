@@ -1,0 +1,78 @@
+"""The paper's losses, as functions of tensors. Images are RGB in [-1, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  the field's usual name
+
+__all__ = ["adversarial_loss", "discriminator_loss", "jitter", "perceptual_loss"]
+
+GanKind = Literal["hinge", "bce_s"]
+REAL_TARGET = 0.8  # one-sided label smoothing of multilevel_sigmoid_s (MS 7)
+
+
+def discriminator_loss(real: list[Tensor], fake: list[Tensor], kind: GanKind) -> Tensor:
+    """What the adversary minimises; one logit map a level, summed over levels.
+
+    hinge: Lim & Ye 2017. bce_s: binary cross-entropy against 0.8 and 0 (MS 7).
+    """
+    total = real[0].new_zeros(())
+    for r, f in zip(real, fake, strict=True):
+        r, f = r.float(), f.float()
+        if kind == "hinge":
+            total = total + F.relu(1 - r).mean() + F.relu(1 + f).mean()
+        else:
+            total = total + _bce(r, REAL_TARGET) + _bce(f, 0.0)
+    return total
+
+
+def adversarial_loss(fake: list[Tensor], kind: GanKind) -> Tensor:
+    """L_GAN of Eq. 20 for the generator."""
+    total = fake[0].new_zeros(())
+    for f in fake:
+        total = total + (-f.float().mean() if kind == "hinge" else _bce(f.float(), REAL_TARGET))
+    return total
+
+
+def _bce(logits: Tensor, target: float) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+
+
+def perceptual_loss(
+    lpips: Callable[[Tensor, Tensor], Tensor],
+    sr: Tensor,
+    hr: Tensor,
+    rng: torch.Generator | None = None,
+) -> Tensor:
+    """L_LPIPS of Eq. 20: mean over images; with ``rng``, on one common random view of both.
+
+    A fixed view lets a network paint a faint grid that the metric's strided layers do not see.
+    """
+    if rng is not None:
+        sr, hr = jitter(torch.cat((sr, hr)), rng).chunk(2)
+    return lpips(sr, hr).mean()
+
+
+def jitter(rgb: Tensor, rng: torch.Generator) -> Tensor:
+    """One random shift, flip and rescale (0.75 to 1.25) for the whole batch, by a CPU generator.
+
+    rgb: (b, c, h, w). Returns (b, c, h', w') with h', w' a little different from h, w.
+    """
+    dy, dx, flips, rescale = torch.randint(0, 8, (4,), generator=rng).tolist()
+    rgb = rgb[..., dy:, dx:]
+    if flips & 1:
+        rgb = rgb.flip(-1)
+    if flips & 2:
+        rgb = rgb.flip(-2)
+    if flips & 4:
+        rgb = rgb.transpose(-1, -2)
+    if rescale < 4:
+        factor = 0.75 + 0.5 * torch.rand((), generator=rng).item()
+        rgb = F.interpolate(
+            rgb, scale_factor=factor, mode="bilinear", align_corners=False, antialias=True
+        )
+    return rgb

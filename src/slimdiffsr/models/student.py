@@ -1,0 +1,130 @@
+"""The students: ``base``, exactly the paper's, and ``tiny``, the same blocks for laptops."""
+
+from __future__ import annotations
+
+from torch import Tensor, cat, nn
+from torch.nn import functional as F  # noqa: N812  the field's usual name
+
+from slimdiffsr.config import ModelConfig
+from slimdiffsr.models.autoencoder import WIDTH, taesd_decoder_tail, taesd_encoder_head
+from slimdiffsr.models.unet import SlimUNet
+
+__all__ = [
+    "DEAD_PARAMETERS",
+    "BaseStudent",
+    "Student",
+    "TinyStudent",
+    "build_student",
+    "count_parameters",
+]
+
+# Registered in the released student but never used in its forward pass (MS 9).
+DEAD_PARAMETERS = {
+    "unet.time_embedding": 320 * 1280 + 1280 + 1280 * 1280 + 1280,
+    "unet.conv_in": 4 * 320 * 9 + 320,
+    "unet.conv_out": 320 * 4 * 9 + 4,
+    "vae.encoder.layers.14": 64 * 4 * 9 + 4,
+    "vae.decoder.layers.0": 4 * 64 * 9 + 64,
+}
+
+
+class BaseStudent(nn.Module):
+    """The paper's student: bicubic enlargement, TAESD halves, UNet, two fused convolutions."""
+
+    multiple_lr_px = 16
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        outer = config.unet.widths[0]
+        self.encoder = taesd_encoder_head()
+        self.merge_in = nn.Conv2d(WIDTH, outer, 3, padding=1)  # Eq. 13
+        self.unet = SlimUNet(config.unet)
+        self.merge_out = nn.Conv2d(outer, WIDTH, 3, padding=1)
+        self.decoder = taesd_decoder_tail()
+
+    def forward(self, rgb_lr: Tensor) -> Tensor:
+        """rgb_lr: (b, 3, h, w) in [-1, 1]. Returns (b, 3, scale*h, scale*w), about [-1, 1].
+
+        scale*h and scale*w must be multiples of 16.
+        """
+        return self.restore(enlarge_bicubic(rgb_lr, self.config.scale))
+
+    def restore(self, enlarged: Tensor) -> Tensor:
+        """enlarged: (b, 3, H, W) in [-1, 1], already of the output's size. Same shape back."""
+        if self.config.taesd_affine:
+            enlarged = enlarged / 2 + 0.5
+        out: Tensor = self.decoder(self.features(enlarged))
+        return out * 2 - 1 if self.config.taesd_affine else out
+
+    def features(self, enlarged: Tensor) -> Tensor:
+        """What enters the decoder: (b, 3, H, W) -> (b, 64, H/8, W/8)."""
+        out: Tensor = self.merge_out(self.unet(self.merge_in(self.encoder(enlarged))))
+        return out
+
+
+class TinyStudent(nn.Module):
+    """The same UNet, narrower, at half the low-resolution grid; doublings at the end.
+
+    Reads the low-resolution image itself and adds its result to a bilinear enlargement. Enlarges by
+    interpolation and convolution, not by pixel shuffle, whose sub-pixel phases a perceptual loss
+    turns into a painted grid.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.multiple_lr_px = 2 * (config.unet.window_px or 2)
+        outer = config.unet.widths[0]
+        stem = config.stem_width
+        self.stem = nn.Conv2d(3, stem, 3, padding=1)
+        self.merge_in = nn.Conv2d(stem, outer, 3, stride=2, padding=1)
+        self.unet = SlimUNet(config.unet)
+        inputs = (outer + stem, *config.decoder_widths[:-1])
+        self.doublings = nn.ModuleList(
+            nn.Conv2d(i, o, 3, padding=1)
+            for i, o in zip(inputs, config.decoder_widths, strict=True)
+        )
+        self.out = nn.Conv2d(config.decoder_widths[-1], 3, 3, padding=1)
+
+    def forward(self, rgb_lr: Tensor) -> Tensor:
+        """rgb_lr: (b, 3, h, w) in [-1, 1]. Returns (b, 3, scale*h, scale*w), about [-1, 1].
+
+        h and w must be multiples of 4, or of twice the pooling window where there is one.
+        """
+        stem = F.silu(self.stem(rgb_lr))
+        x = self.merge_in(stem)
+        x = x + self.unet(x)
+        x = cat((double(x), stem), dim=1)
+        x = F.silu(self.doublings[0](x))
+        for conv in self.doublings[1:]:
+            x = F.silu(conv(double(x)))
+        base = F.interpolate(
+            rgb_lr, scale_factor=float(self.config.scale), mode="bilinear", align_corners=False
+        )
+        out: Tensor = base + self.out(x)
+        return out
+
+
+Student = BaseStudent | TinyStudent
+
+
+def build_student(config: ModelConfig) -> Student:
+    """A student with fresh weights."""
+    return BaseStudent(config) if config.kind == "base" else TinyStudent(config)
+
+
+def double(x: Tensor) -> Tensor:
+    """Bilinear enlargement by two: (b, c, h, w) -> (b, c, 2h, 2w)."""
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def enlarge_bicubic(rgb_lr: Tensor, scale: int) -> Tensor:
+    """The enlargement that the released student was trained on: a = -0.75, not clamped."""
+    return F.interpolate(rgb_lr, scale_factor=float(scale), mode="bicubic", align_corners=False)
+
+
+def count_parameters(model: nn.Module, *, paper: bool = False) -> int:
+    """Parameters that are used; ``paper`` adds those that the released student never uses."""
+    used = sum(p.numel() for p in model.parameters())
+    return used + sum(DEAD_PARAMETERS.values()) if paper else used
