@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slimdiffsr.errors import DataError
+from slimdiffsr.errors import ConfigError, DataError
 
 __all__ = ["jpeg"]
 
@@ -69,6 +69,8 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
             "jpeg takes images (b, 3, h, w) and one quality for each image (b,), got "
             f"{tuple(images.shape)} and {tuple(quality.shape)}"
         )
+    if not ((quality >= 1) & (quality <= 100)).all():
+        raise ConfigError(f"JPEG quality must be in [1, 100], got {quality.tolist()}")
     height, width = images.shape[-2:]
     padded = F.pad(images, (0, -width % 16, 0, -height % 16), mode="replicate")
     factor = quality_factor(quality.to(images))

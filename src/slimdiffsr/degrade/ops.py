@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from slimdiffsr.errors import DataError
+
 __all__ = [
     "ResizeMode",
     "add_gaussian_noise",
@@ -40,7 +42,13 @@ def blur(images: Tensor, kernels: Tensor) -> Tensor:
         (b, c, h, w). Images of k // 2 pixels or fewer repeat their edge instead, for there is not
         enough to mirror.
     """
-    radius = kernels.shape[-1] // 2
+    side = kernels.shape[-1]
+    if kernels.shape != (images.shape[0], side, side) or side % 2 == 0:
+        raise DataError(
+            "blur takes one odd square kernel for each image, (b, k, k), got "
+            f"{tuple(kernels.shape)} for images {tuple(images.shape)}"
+        )
+    radius = side // 2
     height, width = images.shape[-2:]
     mode = "reflect" if radius < min(height, width) else "replicate"
     padded = F.pad(images, (radius,) * 4, mode=mode)
@@ -49,7 +57,8 @@ def blur(images: Tensor, kernels: Tensor) -> Tensor:
     size = [_fast_length(n) for n in padded.shape[-2:]]
     spectrum = torch.fft.rfft2(padded, s=size)
     spectrum *= torch.fft.rfft2(kernels, s=size).conj().unsqueeze(1)
-    return torch.fft.irfft2(spectrum, s=size)[..., :height, :width].contiguous()
+    filtered: Tensor = torch.fft.irfft2(spectrum, s=size)
+    return filtered[..., :height, :width].contiguous()
 
 
 def resize(images: Tensor, size: tuple[int, int], mode: ResizeMode) -> Tensor:
@@ -79,6 +88,7 @@ def add_gaussian_noise(
     Returns:
         (b, c, h, w).
     """
+    _check_parameters(images, sigma, grey, rngs)
     noisy = images.clone()
     for image, level, same, rng in zip(noisy, sigma.tolist(), grey.tolist(), rngs, strict=True):
         bands = 1 if same else image.shape[0]
@@ -105,6 +115,7 @@ def add_poisson_noise(
     Returns:
         (b, 3, h, w).
     """
+    _check_parameters(images, scale, grey, rngs)
     noisy = images.clone()
     for image, factor, same, rng in zip(noisy, scale.tolist(), grey.tolist(), rngs, strict=True):
         light = _luma(image) if same else image
@@ -117,14 +128,25 @@ def quantise(images: Tensor) -> Tensor:
     return (images * 255).round_().clamp_(0, 255) / 255
 
 
+def _check_parameters(
+    images: Tensor, strength: Tensor, grey: Tensor, rngs: Sequence[torch.Generator]
+) -> None:
+    b = images.shape[0]
+    if strength.shape != (b,) or grey.shape != (b,) or len(rngs) != b:
+        raise DataError(
+            f"noise takes a strength (b,), a grey flag (b,) and a generator for each of {b} images, "
+            f"got {tuple(strength.shape)}, {tuple(grey.shape)} and {len(rngs)} generators"
+        )
+
+
 def _shot_noise(light: Tensor, rng: torch.Generator) -> Tensor:
     """Zero-mean Poisson noise of (c, h, w) in [0, 1], same shape."""
     levels = (light * 255).round_().clamp_(0, 255)
     distinct = int(torch.bincount(levels.flatten().long(), minlength=256).count_nonzero())
     counts_at_white = 2 ** math.ceil(math.log2(distinct))
     mean = levels * (counts_at_white / 255)
-    counts = torch.poisson(mean.to(rng.device), generator=rng).to(light.device)
-    return counts.sub_(mean).div_(counts_at_white)
+    counts: Tensor = torch.poisson(mean.to(rng.device), generator=rng).to(light.device)
+    return (counts - mean) / counts_at_white
 
 
 def _luma(image: Tensor) -> Tensor:

@@ -55,12 +55,10 @@ def degrade(hr: Tensor, recipe: Recipe, rngs: Sequence[torch.Generator]) -> Tens
         (b, 3, h / scale, w / scale) in [0, 1], rounded to 8-bit levels.
 
     Raises:
-        DataError: the shapes, the type or the number of generators do not fit.
+        DataError: shape, type, values or the number of generators do not fit.
     """
     _check(hr, recipe.scale, len(rngs))
-    return torch.cat(
-        [_degrade_one(image, recipe, rng) for image, rng in zip(hr.split(1), rngs, strict=True)]
-    )
+    return torch.cat([_degrade_one(hr[i : i + 1], recipe, rng) for i, rng in enumerate(rngs)])
 
 
 def _degrade_one(hr: Tensor, recipe: Recipe, rng: torch.Generator) -> Tensor:
@@ -129,16 +127,21 @@ def _mix_64(number: int) -> int:
 
 
 def _check(hr: Tensor, scale: int, generators: int) -> None:
-    if hr.ndim != 4 or hr.shape[1] != 3:
-        raise DataError(f"hr must be (b, 3, h, w), got {tuple(hr.shape)}")
+    if hr.ndim != 4 or hr.shape[1] != 3 or hr.numel() == 0:
+        raise DataError(f"hr must be (b, 3, h, w), none of them 0, got {tuple(hr.shape)}")
     if hr.dtype != torch.float32:
         raise DataError(f"hr must be float32 in [0, 1], got {hr.dtype}: divide 8-bit values by 255")
     height, width = hr.shape[-2:]
-    if height % scale or width % scale or min(height, width) == 0:
+    if height % scale or width % scale:
         raise DataError(
             f"hr must have sides that are multiples of scale {scale}, got {height} x {width}: crop it"
         )
     if generators != hr.shape[0]:
         raise DataError(
             f"give one generator for each image: got {generators} for {hr.shape[0]} images"
+        )
+    lowest, highest = (bound.item() for bound in torch.aminmax(hr))
+    if not (lowest >= 0 and highest <= 1):  # so that NaN is caught too
+        raise DataError(
+            f"hr must be in [0, 1], got {lowest:g} to {highest:g}: divide 8-bit values by 255"
         )
