@@ -1,0 +1,142 @@
+"""Pairs of images in two folders, matched by name.
+
+Reading image files needs Pillow, which comes with the ``train`` extra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimdiffsr.errors import DataError
+
+__all__ = ["PairedFolder", "Pairs", "read_rgb8"]
+
+Rgb8 = NDArray[np.uint8]
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+class Pairs(Protocol):
+    """Named pairs of a low- and a high-resolution image."""
+
+    @property
+    def scale(self) -> int:
+        """How many times larger the high-resolution images are."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name a pair, in order."""
+
+    def read(self, name: str) -> tuple[Rgb8, Rgb8]:
+        """(lr, hr) of one pair: (h, w, 3) and (scale*h, scale*w, 3); raises DataError."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairedFolder:
+    """Two folders of images that belong together by file stem, never by order."""
+
+    lr_files: Mapping[str, Path]
+    hr_files: Mapping[str, Path]
+    scale: int
+
+    @classmethod
+    def open(cls, lr_dir: Path, hr_dir: Path, scale: int | None = None) -> PairedFolder:
+        """List both folders and match them; without ``scale``, the first pair tells it.
+
+        Raises:
+            DataError: a folder is missing or empty, a stem is doubled, a partner is missing, or
+                no whole scale can be told.
+        """
+        lr_files, hr_files = _by_stem(lr_dir), _by_stem(hr_dir)
+        alone = [
+            f"{path} has no partner in {other}"
+            for files, others, other in ((lr_files, hr_files, hr_dir), (hr_files, lr_files, lr_dir))
+            for stem, path in files.items()
+            if stem not in others
+        ]
+        if alone:
+            more = f" (and {len(alone) - 3} more)" if len(alone) > 3 else ""
+            raise DataError(f"pairs match by file stem: {'; '.join(alone[:3])}{more}")
+        if scale is None:
+            first = next(iter(lr_files))
+            scale = _whole_scale(lr_files[first], hr_files[first])
+        return cls(lr_files, hr_files, scale)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """File stems in alphabetical order."""
+        return tuple(self.lr_files)
+
+    def read(self, name: str) -> tuple[Rgb8, Rgb8]:
+        """(lr, hr) of one pair: (h, w, 3) and (scale*h, scale*w, 3) uint8.
+
+        Raises:
+            DataError: unreadable, not plain 8-bit RGB or grey, or sizes that do not fit.
+        """
+        lr, hr = read_rgb8(self.lr_files[name]), read_rgb8(self.hr_files[name])
+        h, w = (self.scale * side for side in lr.shape[:2])
+        if hr.shape[:2] != (h, w):
+            raise DataError(
+                f"{self.hr_files[name]} is {hr.shape[1]} x {hr.shape[0]} px, but {self.scale} "
+                f"times {self.lr_files[name]} is {w} x {h}: crop or remake the pair"
+            )
+        return lr, hr
+
+
+def read_rgb8(path: Path) -> Rgb8:
+    """An image file as (h, w, 3) uint8; a grey one has its band repeated.
+
+    Raises:
+        DataError: no Pillow, unreadable, 16-bit, palette, or with transparency: measures of what a converter
+            would make of those would not be comparable.
+    """
+    try:
+        from PIL import Image
+    except ImportError:
+        raise DataError(
+            "reading image files needs Pillow: pip install 'slimdiffsr[train]'"
+        ) from None
+
+    try:
+        with Image.open(path) as image:
+            image_mode = image.mode
+            # Pillow hands 16-bit colour out as 8-bit without a word; the raw mode tells.
+            deep = any(";16" in str(tile[3]) for tile in image.tile) or image_mode.startswith("I")
+            transparent = "transparency" in image.info or image_mode in ("RGBA", "LA", "PA", "RGBa")
+            pixels = np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot read the image {path}: {error}") from None
+    found = "16-bit or deeper" if deep else "transparent" if transparent else image_mode
+    if found not in ("RGB", "L"):
+        raise DataError(f"{path} is {found}: evaluation needs 8-bit RGB or grey without alpha")
+    return pixels
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise DataError(f"no such folder: {folder}")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            continue
+        if path.stem in files:
+            raise DataError(f"two images of one name: {files[path.stem]} and {path}: remove one")
+        files[path.stem] = path
+    if not files:
+        raise DataError(f"no images in {folder}: expected {', '.join(SUFFIXES)}")
+    return files
+
+
+def _whole_scale(lr: Path, hr: Path) -> int:
+    lr_width, hr_width = read_rgb8(lr).shape[1], read_rgb8(hr).shape[1]
+    if hr_width % lr_width:
+        raise DataError(
+            f"{hr} is {hr_width} px wide and {lr} is {lr_width}: no whole scale, so give one"
+        )
+    return int(hr_width // lr_width)
