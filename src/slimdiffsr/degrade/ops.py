@@ -143,15 +143,14 @@ def _shot_noise(light: Tensor, rng: torch.Generator) -> Tensor:
     """Zero-mean Poisson noise of (c, h, w) in [0, 1], same shape."""
     levels = (light * 255).round_().clamp_(0, 255)
     distinct = int(torch.bincount(levels.flatten().long(), minlength=256).count_nonzero())
-    counts_at_white = 2 ** math.ceil(math.log2(distinct))
+    counts_at_white = 1 << math.ceil(math.log2(distinct))
     mean = levels * (counts_at_white / 255)
     counts: Tensor = torch.poisson(mean.to(rng.device), generator=rng).to(light.device)
     return (counts - mean) / counts_at_white
 
 
 def _luma(image: Tensor) -> Tensor:
-    red, green, blue = image
-    return (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue).unsqueeze(0)
+    return torch.einsum("c,chw->hw", image.new_tensor(_LUMA), image).unsqueeze(0)
 
 
 def _fast_length(length: int) -> int:
