@@ -17,6 +17,7 @@ __all__ = [
     "InterruptedRunError",
     "ModelNotFoundError",
     "OutputError",
+    "PredictionError",
     "RangeError",
     "RasterError",
     "ScaleError",
@@ -55,6 +56,10 @@ class OutputError(SlimDiffSRError):
 
 class DiskFullError(OutputError):
     """The disk filled up; finished chunks are kept and the run can be resumed."""
+
+
+class PredictionError(SlimDiffSRError):
+    """A network returned something unusable: the wrong shape, or values that are not finite."""
 
 
 class TilingError(SlimDiffSRError):

@@ -1,0 +1,130 @@
+"""Where the output lies on the map: transforms, control points, RPCs, windows from bounds.
+
+The output has the input's CRS, extent and upper-left corner; only the pixels are smaller.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from affine import Affine
+from rasterio.control import GroundControlPoint
+
+from slimdiffsr.errors import TilingError
+from slimdiffsr.geo.grid import Region
+from slimdiffsr.geo.raster import Source
+
+__all__ = ["requested_region", "scaled_gcps", "scaled_rpcs", "scaled_transform", "shifted"]
+
+_TRUNCATED_PX = 1e-6  # bounds this close to a pixel's edge are meant to lie on it
+
+
+def scaled_transform(dataset: Any, region_hr: Region, scale: int) -> Affine | None:  # noqa: ANN401
+    """Transform of an output region; None when the raster has none of its own."""
+    transform: Affine = dataset.transform
+    if transform == Affine.identity():
+        return None
+    return shifted(
+        Affine(
+            transform.a / scale,
+            transform.b / scale,
+            transform.c,
+            transform.d / scale,
+            transform.e / scale,
+            transform.f,
+        ),
+        region_hr.col,
+        region_hr.row,
+    )
+
+
+def shifted(transform: Affine, cols: int, rows: int) -> Affine:
+    """The transform of an image that begins some columns and rows further on."""
+    a, b, c, d, e, f = transform[:6]
+    return Affine(a, b, c + a * cols + b * rows, d, e, f + d * cols + e * rows)
+
+
+def scaled_gcps(dataset: Any, region_hr: Region, scale: int) -> list[GroundControlPoint]:  # noqa: ANN401
+    """Ground control points with rows and columns of an output region."""
+    return [
+        GroundControlPoint(  # type: ignore[no-untyped-call]
+            row=point.row * scale - region_hr.row,
+            col=point.col * scale - region_hr.col,
+            x=point.x,
+            y=point.y,
+            z=point.z,
+            id=point.id,
+            info=point.info,
+        )
+        for point in dataset.gcps[0]
+    ]
+
+
+def scaled_rpcs(tags: Mapping[str, str], region_hr: Region, scale: int) -> dict[str, str]:
+    """RPC metadata for an output region; its offsets count pixel centres, hence the halves."""
+    scaled = dict(tags)
+    for axis, start in (("LINE", region_hr.row), ("SAMP", region_hr.col)):
+        offset, size = f"{axis}_OFF", f"{axis}_SCALE"
+        if offset in tags:
+            scaled[offset] = repr((float(tags[offset]) + 0.5) * scale - 0.5 - start)
+        if size in tags:
+            scaled[size] = repr(float(tags[size]) * scale)
+    return scaled
+
+
+def requested_region(
+    source: Source,
+    bounds: tuple[float, float, float, float] | None,
+    window: tuple[int, int, int, int] | None,
+) -> tuple[Region, tuple[str, ...]]:
+    """The part of the scene to upscale, in input pixels, and what had to be assumed.
+
+    Raises TilingError when it is empty or outside the scene, or when bounds make no sense for the
+    raster.
+    """
+    scene_lr = source.region_lr
+    if bounds is not None:
+        asked, words = _from_bounds(source, bounds), f"bounds {_join(bounds)}"
+    elif window is not None:
+        asked, words = Region(*window), f"window {_join(window)}"
+    else:
+        return scene_lr, ()
+    if asked.width <= 0 or asked.height <= 0:
+        raise TilingError(f"{words} is empty: width and height must be positive")
+    inside = asked.clipped(scene_lr)
+    if inside.pixels == 0:
+        raise TilingError(f"{words} lies outside the raster, {_extent(source, bounds is not None)}")
+    if inside != asked:
+        return inside, (f"The {words} reaches beyond the raster and was cut at its edge.",)
+    return inside, ()
+
+
+def _from_bounds(source: Source, bounds: tuple[float, float, float, float]) -> Region:
+    left, bottom, right, top = bounds
+    transform: Affine = source.dataset.transform
+    if transform == Affine.identity():
+        raise TilingError(f"{source.path} has no map coordinates: give a window in pixels instead")
+    if transform.b or transform.d:
+        raise TilingError(f"{source.path} is rotated: give a window in pixels instead of bounds")
+    if not all(map(math.isfinite, bounds)) or left >= right or bottom >= top:
+        raise TilingError(
+            f"bounds must be left bottom right top with left < right and bottom < top, "
+            f"got {_join(bounds)}"
+        )
+    cols = sorted((x - transform.c) / transform.a for x in (left, right))
+    rows = sorted((y - transform.f) / transform.e for y in (bottom, top))
+    col, row = math.floor(cols[0] + _TRUNCATED_PX), math.floor(rows[0] + _TRUNCATED_PX)
+    col_end, row_end = math.ceil(cols[1] - _TRUNCATED_PX), math.ceil(rows[1] - _TRUNCATED_PX)
+    return Region(col, row, col_end - col, row_end - row)
+
+
+def _extent(source: Source, on_map: bool) -> str:
+    if on_map:
+        return f"which covers {_join(source.dataset.bounds)}"
+    return f"which is {source.region_lr.width} x {source.region_lr.height} pixels"
+
+
+def _join(numbers: tuple[float, ...]) -> str:
+    return " ".join(f"{number:.10g}" for number in numbers)

@@ -1,0 +1,229 @@
+"""One run, decided: what is read, shown to the network and written, before any tile is run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from slimdiffsr.geo.bands import BandChoice, choose_bands
+from slimdiffsr.geo.colour import HALO_LR_PX
+from slimdiffsr.geo.georef import requested_region
+from slimdiffsr.geo.grid import Region, TileGrid, chunk_regions
+from slimdiffsr.geo.header import Header, describe_output
+from slimdiffsr.geo.output import check_format
+from slimdiffsr.geo.raster import Source
+from slimdiffsr.geo.spec import NetworkSpec, SceneOptions, ScenePlan, check_overlap
+from slimdiffsr.geo.values import ValueRange, estimate_range
+
+__all__ = ["Job", "decide", "fingerprint", "plan_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that the pixels of the output depend on."""
+
+    source: Source
+    network: NetworkSpec
+    options: SceneOptions
+    choice: BandChoice
+    values: ValueRange
+    range_reason: str
+    region_lr: Region  # what is asked for
+    grid: TileGrid  # over the whole scene
+    header: Header
+    assumptions: tuple[str, ...]
+
+    @property
+    def scale(self) -> int:
+        """Output pixels for one input pixel, along a side."""
+        return self.network.scale
+
+    @property
+    def halo_lr_px(self) -> int:
+        """How far around a chunk the result must be known."""
+        return HALO_LR_PX if self.options.colour == "low-frequency" else 0
+
+    def chunks(self) -> list[Region]:
+        """The chunks on the output grid of the whole scene, row by row."""
+        return list(chunk_regions(self.region_lr.times(self.scale), self.options.chunk_hr_px))
+
+    def area_lr(self, chunk_hr: Region) -> Region:
+        """A chunk and its halo, inside the scene."""
+        return chunk_hr.cover(self.scale).grown(self.halo_lr_px).clipped(self.source.region_lr)
+
+
+def decide(source: Source, network: NetworkSpec, options: SceneOptions) -> Job:
+    """Settle bands, range, window and grid of a run; raises the error of what does not fit."""
+    overlap_hr_px = network.overlap_hr_px
+    if options.overlap_hr_px is not None:
+        overlap_hr_px = options.overlap_hr_px
+        check_overlap(overlap_hr_px, network.tile_hr_px, network.scale)
+    choice = choose_bands(source.names, options.bands, options.all_bands, source.alpha)
+    region_lr, cut = requested_region(source, options.bounds, options.window)
+    grid = TileGrid(
+        source.region_lr,
+        network.tile_hr_px // network.scale,
+        overlap_hr_px // network.scale,
+        options.grid_offset_lr_px,
+    )
+    values, range_reason = _value_range(source, choice, options)
+    provenance = _provenance(network, overlap_hr_px, values, options, choice)
+    header = describe_output(
+        source, choice, region_lr.times(network.scale), network.scale, provenance
+    )
+    check_format(header, options.format)
+    return Job(
+        source=source,
+        network=network,
+        options=options,
+        choice=choice,
+        values=values,
+        range_reason=range_reason,
+        region_lr=region_lr,
+        grid=grid,
+        header=header,
+        assumptions=(*_assumptions(source, choice, values, range_reason), *cut),
+    )
+
+
+def _value_range(
+    source: Source, choice: BandChoice, options: SceneOptions
+) -> tuple[ValueRange, str]:
+    if options.value_range != "auto":
+        low, high = options.value_range
+        return ValueRange(float(low), float(high)), "as asked for"
+    if source.dtype.name == "uint8":
+        return ValueRange(0.0, 255.0), "uint8 as it is"
+    sample = source.sample(choice.seen)
+    reason = "estimated" if sample.valid.any() else "nothing valid to estimate it from"
+    return estimate_range(sample.values, sample.valid), reason
+
+
+def _provenance(
+    network: NetworkSpec,
+    overlap_hr_px: int,
+    values: ValueRange,
+    options: SceneOptions,
+    choice: BandChoice,
+) -> dict[str, str]:
+    return {
+        "SLIMDIFFSR_VERSION": _package_version(),
+        "SLIMDIFFSR_MODEL": network.model_id,
+        "SLIMDIFFSR_WEIGHTS_SHA256": network.weights_sha256,
+        "SLIMDIFFSR_SCALE": str(network.scale),
+        "SLIMDIFFSR_TILE": str(network.tile_hr_px),
+        "SLIMDIFFSR_OVERLAP": str(overlap_hr_px),
+        "SLIMDIFFSR_VALUE_RANGE": f"{values.low!r},{values.high!r}",
+        "SLIMDIFFSR_BANDS": ",".join(map(str, choice.seen)),
+        "SLIMDIFFSR_COLOUR": options.colour,
+    }
+
+
+def _package_version() -> str:
+    try:
+        return version("slimdiffsr")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _assumptions(
+    source: Source, choice: BandChoice, values: ValueRange, range_reason: str
+) -> tuple[str, ...]:
+    said = []
+    if source.palette is not None:
+        said.append("The palette was expanded to red, green and blue.")
+    elif "the first" in choice.reason:
+        bands = ", ".join(map(str, choice.seen))
+        said.append(f"The network sees band {bands}: {choice.reason}.")
+    if source.false_alpha is not None:
+        fate = "carried over as data" if source.false_alpha in choice.written else "left out"
+        said.append(
+            f"Band {source.false_alpha} is tagged alpha but holds continuous values, as near "
+            f"infrared does in some NAIP files: it is no mask here, and was {fate}."
+        )
+    if source.hidden_nodata is not None:
+        said.append(
+            f"The value {source.hidden_nodata:g} looks like nodata that was never declared: "
+            "pixels of this value were left as they are."
+        )
+    declared = source.dataset.nodatavals[choice.seen[0] - 1] if source.palette is None else None
+    if declared is not None and source.nodata(choice.seen[0]) is None:
+        said.append(f"The declared nodata value {declared:g} is no {source.dtype}: ignored.")
+    if range_reason == "estimated":
+        said.append(
+            f"The network sees {values.low:g} to {values.high:g} as black to white, estimated "
+            "from the scene; values outside are kept."
+        )
+    return tuple(said)
+
+
+def fingerprint(job: Job) -> dict[str, Any]:
+    """What finished chunks depend on, as JSON can hold it."""
+    network, options = job.network, job.options
+    return {
+        "slimdiffsr": _package_version(),
+        "input": {"path": os.path.abspath(job.source.path), **_input_state(job.source)},
+        "model": {
+            key: getattr(network, key)
+            for key in ("model_id", "weights_sha256", "scale", "tile_hr_px", "batch")
+        },
+        "options": {
+            "overlap_lr_px": job.grid.overlap_lr_px,
+            "grid_offset_lr_px": list(options.grid_offset_lr_px),
+            "chunk_hr_px": options.chunk_hr_px,
+            "colour": options.colour,
+            "written": list(job.choice.written),
+            "seen": list(job.choice.seen),
+            "value_range": [job.values.low, job.values.high],
+            "region_lr": asdict(job.region_lr),
+        },
+    }
+
+
+def _input_state(source: Source) -> Mapping[str, Any]:
+    dataset = source.dataset
+    header = repr((
+        dataset.profile, dataset.tags(), dataset.nodatavals, dataset.descriptions,
+        dataset.colorinterp, dataset.mask_flag_enums, source.names,
+        [(point.row, point.col, point.x, point.y) for point in dataset.gcps[0]],
+    ))  # fmt: skip
+    state: dict[str, Any] = {"header": hashlib.sha256(header.encode()).hexdigest()}
+    if os.path.exists(source.path):
+        stat = os.stat(source.path)
+        state |= {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
+    return state
+
+
+def plan_of(job: Job) -> ScenePlan:
+    """The job in words and numbers for people."""
+    region_hr = job.header.region_hr
+    region_lr = job.region_lr
+    area_lr = region_lr.grown(job.halo_lr_px).clipped(job.source.region_lr)
+    return ScenePlan(
+        src=job.source.path,
+        scale=job.scale,
+        window=(region_lr.col, region_lr.row, region_lr.width, region_lr.height),
+        output_width_hr_px=region_hr.width,
+        output_height_hr_px=region_hr.height,
+        dtype=job.header.dtype.name,
+        nodata=job.header.nodata,
+        rgb_bands=job.choice.seen,
+        output_bands=tuple(
+            band.description or f"band {number} ({band.colour})"
+            for number, band in zip(job.choice.written, job.header.bands, strict=True)
+        ),
+        band_reason=job.choice.reason,
+        value_range=(job.values.low, job.values.high),
+        range_reason=job.range_reason,
+        tile_hr_px=job.network.tile_hr_px,
+        overlap_hr_px=job.grid.overlap_lr_px * job.scale,
+        chunk_hr_px=job.options.chunk_hr_px,
+        tiles=len(job.grid.touching(area_lr)),
+        chunks=len(job.chunks()),
+        output_bytes=job.header.bytes,
+        assumptions=job.assumptions,
+    )

@@ -1,0 +1,216 @@
+"""From finished chunks to the output file: a VRT over them, copied by GDAL, moved into place."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from xml.etree import ElementTree as Xml
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
+
+from slimdiffsr.errors import DiskFullError, OutputError
+from slimdiffsr.geo.grid import Region
+from slimdiffsr.geo.header import BandHeader, Header
+from slimdiffsr.geo.spec import BLOCK_HR_PX, OutputFormat
+
+__all__ = [
+    "best_compression",
+    "check_format",
+    "copy_to_format",
+    "free_bytes",
+    "output_error",
+    "predictor",
+    "vrt_xml",
+]
+
+_VRT_TYPES = {
+    "uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16",
+    "uint32": "UInt32", "int32": "Int32", "float32": "Float32", "float64": "Float64",
+}  # fmt: skip
+_DRIVERS = {"cog": "COG", "gtiff": "GTiff", "png": "PNG"}
+_BIG_BYTES = 3_000_000_000  # with overviews and poor compression, 4 GB is then in reach
+
+
+def check_format(header: Header, fmt: OutputFormat) -> None:
+    """Raise OutputError when the format cannot hold the output."""
+    if fmt != "png":
+        return
+    if header.dtype.name not in ("uint8", "uint16"):
+        raise OutputError(
+            f"PNG holds uint8 and uint16 only, and this raster is {header.dtype.name}: "
+            "use the format cog or gtiff"
+        )
+    if len(header.bands) > 4:
+        raise OutputError(
+            f"PNG holds up to 4 bands, and the output has {len(header.bands)}: "
+            "use the format cog or gtiff, or fewer bands"
+        )
+
+
+def vrt_xml(header: Header, chunks: Sequence[tuple[str, Region]]) -> str:
+    """A VRT that lays chunk files (names relative to it, output regions) side by side."""
+    region_hr = header.region_hr
+    root = Xml.Element(
+        "VRTDataset", rasterXSize=str(region_hr.width), rasterYSize=str(region_hr.height)
+    )
+    if header.crs is not None:
+        _srs(root, header.crs)
+    if header.transform is not None:
+        numbers = header.transform.to_gdal()
+        Xml.SubElement(root, "GeoTransform").text = ", ".join(map(repr, map(float, numbers)))
+    if header.gcps:
+        _gcps(root, header)
+    _metadata(root, header.tags)
+    for domain, tags in header.domains.items():
+        _metadata(root, tags, domain)
+    for number, band in enumerate(header.bands, 1):
+        _band(root, header, number, band, chunks)
+    if header.has_mask:
+        mask = Xml.SubElement(Xml.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
+        _sources(mask, header, "mask,1", chunks)
+    return Xml.tostring(root, encoding="unicode")
+
+
+def _srs(parent: Xml.Element, crs: CRS) -> None:
+    Xml.SubElement(parent, "SRS").text = crs.to_wkt(version="WKT2_2019")
+
+
+def _gcps(root: Xml.Element, header: Header) -> None:
+    attributes = {}
+    if header.gcps_crs is not None:
+        attributes["Projection"] = header.gcps_crs.to_wkt()
+    points = Xml.SubElement(root, "GCPList", attributes)
+    for point in header.gcps:
+        where = {"Pixel": point.col, "Line": point.row, "X": point.x, "Y": point.y}
+        if point.z is not None:
+            where["Z"] = point.z
+        numbers = {key: repr(float(value)) for key, value in where.items()}
+        Xml.SubElement(points, "GCP", {"Id": point.id or "", "Info": point.info or "", **numbers})
+
+
+def _metadata(parent: Xml.Element, tags: Mapping[str, str], domain: str | None = None) -> None:
+    if not tags:
+        return
+    element = Xml.SubElement(parent, "Metadata", {"domain": domain} if domain else {})
+    for key, value in tags.items():
+        Xml.SubElement(element, "MDI", key=key).text = value
+
+
+def _band(
+    root: Xml.Element,
+    header: Header,
+    number: int,
+    band: BandHeader,
+    chunks: Sequence[tuple[str, Region]],
+) -> None:
+    element = Xml.SubElement(
+        root, "VRTRasterBand", dataType=_VRT_TYPES[header.dtype.name], band=str(number),
+        blockXSize=str(BLOCK_HR_PX), blockYSize=str(BLOCK_HR_PX),
+    )  # fmt: skip
+    _metadata(element, band.tags)
+    if band.description:
+        Xml.SubElement(element, "Description").text = band.description
+    if band.nodata is not None:
+        Xml.SubElement(element, "NoDataValue").text = repr(float(band.nodata))
+    if band.unit:
+        Xml.SubElement(element, "UnitType").text = band.unit
+    if (band.scale, band.offset) != (1.0, 0.0):
+        Xml.SubElement(element, "Offset").text = repr(float(band.offset))
+        Xml.SubElement(element, "Scale").text = repr(float(band.scale))
+    Xml.SubElement(element, "ColorInterp").text = band.colour.capitalize()
+    _sources(element, header, str(number), chunks)
+
+
+def _sources(
+    parent: Xml.Element, header: Header, band: str, chunks: Sequence[tuple[str, Region]]
+) -> None:
+    for name, region_hr in chunks:
+        source = Xml.SubElement(parent, "SimpleSource")
+        Xml.SubElement(source, "SourceFilename", relativeToVRT="1").text = name
+        Xml.SubElement(source, "SourceBand").text = band
+        size = {"xSize": str(region_hr.width), "ySize": str(region_hr.height)}
+        Xml.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0", **size})
+        place = {
+            "xOff": str(region_hr.col - header.region_hr.col),
+            "yOff": str(region_hr.row - header.region_hr.row),
+        }
+        Xml.SubElement(source, "DstRect", {**place, **size})
+
+
+def copy_to_format(
+    vrt: Path, dst: Path, header: Header, fmt: OutputFormat, extra: Mapping[str, str]
+) -> None:
+    """Copy the VRT into a new file of the format asked for; ``extra`` options win over ours.
+
+    Raises DiskFullError or OutputError.
+    """
+    options = {**_creation_options(header, fmt), **{k.upper(): v for k, v in extra.items()}}
+    try:
+        rasterio.shutil.copy(str(vrt), str(dst), driver=_DRIVERS[fmt], strict=False, **options)
+    except (RasterioError, OSError, ValueError) as error:
+        raise output_error(dst, error) from None
+
+
+def _creation_options(header: Header, fmt: OutputFormat) -> dict[str, str]:
+    if fmt == "png":
+        return {"WORLDFILE": "YES"} if header.transform is not None else {}
+    options = {
+        "COMPRESS": best_compression(),
+        "BIGTIFF": "YES" if header.bytes > _BIG_BYTES else "IF_SAFER",
+        "NUM_THREADS": "ALL_CPUS",
+    }
+    if fmt == "cog":
+        options |= {
+            "BLOCKSIZE": str(BLOCK_HR_PX), "PREDICTOR": "YES", "OVERVIEW_RESAMPLING": "AVERAGE",
+        }  # fmt: skip
+        return options
+    block = {"BLOCKXSIZE": str(BLOCK_HR_PX), "BLOCKYSIZE": str(BLOCK_HR_PX)}
+    return options | {"TILED": "YES", "PREDICTOR": predictor(header.dtype), **block}
+
+
+def predictor(dtype: np.dtype[np.generic]) -> str:
+    """TIFF predictor for a type: differences, by bytes for floating point."""
+    return "3" if dtype.kind == "f" else "2"
+
+
+def best_compression() -> str:
+    """ZSTD where this GDAL was built with it, else DEFLATE."""
+    profile = {"driver": "GTiff", "width": 1, "height": 1, "count": 1, "dtype": "uint8"}
+    try:
+        with (
+            MemoryFile() as memory,  # type: ignore[no-untyped-call]
+            memory.open(**profile, compress="ZSTD", transform=Affine.scale(2)) as dataset,
+        ):
+            dataset.write(np.zeros((1, 1, 1), np.uint8))
+    except (RasterioError, ValueError):
+        return "DEFLATE"
+    return "ZSTD"
+
+
+def output_error(path: Path, error: BaseException) -> OutputError:
+    """What a failed write means to the user: a full disk or another reason."""
+    words = " ".join(str(e) for e in (error, error.__cause__) if e is not None)
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if not full:
+        full = any(word in words for word in ("No space left", "quota exceeded", "too large"))
+    free = free_bytes(path)
+    if full or free < 1 << 20:
+        return DiskFullError(
+            f"the disk of {path.parent} is full ({free / 1e9:.1f} GB free); finished chunks are "
+            "kept: make room and run the same command again"
+        )
+    return OutputError(f"cannot write {path}: {words.splitlines()[0] if words else error!r}")
+
+
+def free_bytes(path: Path) -> int:
+    """Free space where ``path`` is to be written."""
+    folder = next((p for p in path.parents if p.exists()), Path("/"))
+    return shutil.disk_usage(folder).free
