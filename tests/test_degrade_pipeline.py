@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,15 @@ CLEAN = Stage(
     noise=Noise(gaussian_prob=1.0, sigma=(0.0, 0.0)),
     jpeg_quality=(100.0, 100.0),
 )
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in a data loader's worker; also, small images only lose time to a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def scenery(height: int, width: int, seed: int = 0) -> Tensor:
