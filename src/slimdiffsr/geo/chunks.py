@@ -18,13 +18,19 @@ from typing import IO, Any
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
 
 from slimdiffsr.errors import OutputError
 from slimdiffsr.geo.georef import shifted
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.header import Header
-from slimdiffsr.geo.output import best_compression, output_error, predictor
+from slimdiffsr.geo.output import (
+    UNREADABLE,
+    best_compression,
+    is_readable,
+    output_error,
+    predictor,
+)
+from slimdiffsr.geo.raster import GDAL_ERRORS
 from slimdiffsr.geo.spec import BLOCK_HR_PX
 
 try:
@@ -79,7 +85,7 @@ class PartialFolder:
             return False
         try:
             whole = _is_whole(path, region_hr, header)
-        except RasterioError:
+        except GDAL_ERRORS:
             whole = False
         if not whole:
             path.unlink()
@@ -97,15 +103,15 @@ class PartialFolder:
                 with rasterio.open(temporary, "w", **_profile(region_hr, header)) as dataset:
                     for stripe in stripes:
                         write_stripe(dataset, stripe)
-                # GDAL does not always report that the last blocks found no room.
                 if not _is_whole(temporary, region_hr, header):
-                    raise OSError("written data cannot be read back")
+                    raise OSError(UNREADABLE)
             _sync(temporary)
             temporary.replace(path)
             _sync(self.path)
-        except (RasterioError, OSError) as error:
+        except (*GDAL_ERRORS, OSError) as error:
+            meaning = output_error(path, error)  # before room is made
             temporary.unlink(missing_ok=True)
-            raise output_error(path, error) from None
+            raise meaning from None
 
     def chunk_count(self) -> int:
         """Number of finished chunks."""
@@ -265,11 +271,7 @@ def _is_whole(path: Path, region_hr: Region, header: Header) -> bool:
     with rasterio.open(path) as dataset:
         shape = (dataset.count, dataset.height, dataset.width, dataset.dtypes[0])
         wanted = (len(header.bands), region_hr.height, region_hr.width, header.dtype.name)
-        if shape != wanted:
-            return False
-        for _, window in dataset.block_windows(1):
-            dataset.read(window=window)
-    return True
+        return shape == wanted and is_readable(dataset)
 
 
 def _sync(path: Path) -> None:

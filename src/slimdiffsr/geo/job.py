@@ -14,7 +14,7 @@ from slimdiffsr.geo.colour import HALO_LR_PX
 from slimdiffsr.geo.georef import requested_region
 from slimdiffsr.geo.grid import Region, TileGrid, chunk_regions
 from slimdiffsr.geo.header import Header, describe_output
-from slimdiffsr.geo.output import check_format
+from slimdiffsr.geo.output import check_creation_options, check_format
 from slimdiffsr.geo.raster import Source
 from slimdiffsr.geo.spec import NetworkSpec, SceneOptions, ScenePlan, check_overlap
 from slimdiffsr.geo.values import ValueRange, estimate_range
@@ -76,6 +76,7 @@ def decide(source: Source, network: NetworkSpec, options: SceneOptions) -> Job:
         source, choice, region_lr.times(network.scale), network.scale, provenance
     )
     check_format(header, options.format)
+    check_creation_options(header, options.format, options.creation_options)
     return Job(
         source=source,
         network=network,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import shutil
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as Xml
 
 import numpy as np
@@ -13,19 +15,22 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from slimdiffsr.errors import DiskFullError, OutputError
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.header import BandHeader, Header
+from slimdiffsr.geo.raster import GDAL_ERRORS, open_quietly
 from slimdiffsr.geo.spec import BLOCK_HR_PX, OutputFormat
 
 __all__ = [
+    "UNREADABLE",
     "best_compression",
+    "check_creation_options",
     "check_format",
     "copy_to_format",
     "free_bytes",
+    "is_readable",
     "output_error",
     "predictor",
     "vrt_xml",
@@ -36,6 +41,10 @@ _VRT_TYPES = {
     "uint32": "UInt32", "int32": "Int32", "float32": "Float32", "float64": "Float64",
 }  # fmt: skip
 _DRIVERS = {"cog": "COG", "gtiff": "GTiff", "png": "PNG"}
+UNREADABLE = "what was written cannot be read back"
+_SIGNS_OF_A_FULL_DISK = (
+    "No space left", "quota exceeded", "too large", "Write error", UNREADABLE,
+)  # fmt: skip
 _BIG_BYTES = 3_000_000_000  # with overviews and poor compression, 4 GB is then in reach
 
 
@@ -145,6 +154,35 @@ def _sources(
         Xml.SubElement(source, "DstRect", {**place, **size})
 
 
+def check_creation_options(header: Header, fmt: OutputFormat, extra: Mapping[str, str]) -> None:
+    """Raise OutputError when GDAL refuses the user's creation options, before any work is done."""
+    if not extra:
+        return
+    small = {"width": 64, "height": 64, "count": len(header.bands), "dtype": header.dtype.name}
+    options = {**_creation_options(header, fmt), **_upper(extra)}
+    trial = f"/vsimem/slimdiffsr-trial-{uuid.uuid4().hex}"
+    try:
+        with MemoryFile() as memory:  # type: ignore[no-untyped-call]
+            with memory.open(driver="GTiff", transform=Affine.scale(2), **small) as dataset:
+                dataset.write(np.zeros((len(header.bands), 64, 64), header.dtype))
+            rasterio.shutil.copy(memory.name, trial, driver=_DRIVERS[fmt], strict=False, **options)
+            rasterio.shutil.delete(trial, driver=_DRIVERS[fmt])
+    except (*GDAL_ERRORS, ValueError) as error:
+        words = ", ".join(f"{key}={value}" for key, value in extra.items())
+        raise OutputError(
+            f"GDAL refuses the creation options {words} for {fmt}: {_reason(error)}"
+        ) from None
+
+
+def _upper(options: Mapping[str, str]) -> dict[str, str]:
+    return {key.upper(): value for key, value in options.items()}
+
+
+def _reason(error: BaseException) -> str:
+    words = str(error.__cause__ or error)
+    return words.splitlines()[0] if words else type(error).__name__
+
+
 def copy_to_format(
     vrt: Path, dst: Path, header: Header, fmt: OutputFormat, extra: Mapping[str, str]
 ) -> None:
@@ -152,11 +190,36 @@ def copy_to_format(
 
     Raises DiskFullError or OutputError.
     """
-    options = {**_creation_options(header, fmt), **{k.upper(): v for k, v in extra.items()}}
+    options = {**_creation_options(header, fmt), **_upper(extra)}
     try:
         rasterio.shutil.copy(str(vrt), str(dst), driver=_DRIVERS[fmt], strict=False, **options)
-    except (RasterioError, OSError, ValueError) as error:
+        _check_readable(dst)
+    except (*GDAL_ERRORS, OSError, ValueError) as error:
         raise output_error(dst, error) from None
+
+
+def _check_readable(path: Path) -> None:
+    with open_quietly(str(path)) as dataset:
+        levels = range(len(dataset.overviews(1)))
+        whole = is_readable(dataset)
+    for level in levels:
+        with open_quietly(str(path), overview_level=level) as dataset:
+            whole = whole and is_readable(dataset)
+    if not whole:
+        raise OSError(UNREADABLE)
+
+
+def is_readable(dataset: Any) -> bool:  # noqa: ANN401
+    """Whether every block can be read back.
+
+    GDAL is silent about some blocks that found no room on the disk.
+    """
+    try:
+        for _, window in dataset.block_windows(1):
+            dataset.read(window=window)
+    except GDAL_ERRORS:
+        return False
+    return True
 
 
 def _creation_options(header: Header, fmt: OutputFormat) -> dict[str, str]:
@@ -190,7 +253,7 @@ def best_compression() -> str:
             memory.open(**profile, compress="ZSTD", transform=Affine.scale(2)) as dataset,
         ):
             dataset.write(np.zeros((1, 1, 1), np.uint8))
-    except (RasterioError, ValueError):
+    except (*GDAL_ERRORS, ValueError):
         return "DEFLATE"
     return "ZSTD"
 
@@ -200,14 +263,14 @@ def output_error(path: Path, error: BaseException) -> OutputError:
     words = " ".join(str(e) for e in (error, error.__cause__) if e is not None)
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     if not full:
-        full = any(word in words for word in ("No space left", "quota exceeded", "too large"))
+        full = any(sign in words for sign in _SIGNS_OF_A_FULL_DISK)
     free = free_bytes(path)
     if full or free < 1 << 20:
         return DiskFullError(
-            f"the disk of {path.parent} is full ({free / 1e9:.1f} GB free); finished chunks are "
-            "kept: make room and run the same command again"
+            f"the disk of {path.parent} is full or failing ({free / 1e9:.1f} GB free); finished "
+            "chunks are kept: make room and run the same command again"
         )
-    return OutputError(f"cannot write {path}: {words.splitlines()[0] if words else error!r}")
+    return OutputError(f"cannot write {path}: {_reason(error)}")
 
 
 def free_bytes(path: Path) -> int:

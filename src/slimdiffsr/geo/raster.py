@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window
@@ -22,7 +23,10 @@ from slimdiffsr.geo.bands import BandName
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.values import DTYPES, hidden_nodata, looks_like_alpha
 
-__all__ = ["Reading", "Source", "open_quietly", "open_source"]
+__all__ = ["GDAL_ERRORS", "Reading", "Source", "open_quietly", "open_source"]
+
+# GDAL's own errors come through rasterio in some places, and are no RasterioError.
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 
 _SAMPLE_LR_PX = 1024  # side of the decimated read for ranges and for judging alpha bands
 
@@ -94,7 +98,7 @@ class Source:
         try:
             with self._lock:
                 return self._read(bands, window=window)
-        except RasterioError as error:
+        except GDAL_ERRORS as error:
             raise RasterError(
                 f"{self.path} is damaged: cannot read columns {region_lr.col} to "
                 f"{region_lr.col_end} and rows {region_lr.row} to {region_lr.row_end} "
@@ -117,7 +121,7 @@ class Source:
         try:
             with self._lock:
                 return self._read(bands, out_shape=shape)
-        except RasterioError as error:
+        except GDAL_ERRORS as error:
             raise RasterError(f"{self.path} is damaged ({_first_line(error)})") from None
 
     def _read(self, bands: tuple[int, ...], **how: Any) -> Reading:  # noqa: ANN401
@@ -177,13 +181,13 @@ def open_source(path: str) -> Iterator[Source]:
 
 
 @contextmanager
-def open_quietly(path: str) -> Iterator[Any]:
+def open_quietly(path: str, **options: Any) -> Iterator[Any]:  # noqa: ANN401
     """Open a raster of any kind for reading, with or without georeferencing."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(path)
-    except (RasterioError, TypeError, ValueError) as error:
+            dataset = rasterio.open(path, **options)
+    except (*GDAL_ERRORS, TypeError, ValueError) as error:
         raise RasterError(_why_not_open(path, error)) from None
     with dataset:
         yield dataset

@@ -145,7 +145,8 @@ def fill_invalid(image: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArra
 
 
 def _fill_level(known: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    filled = known / np.where(weight > 0, weight, np.float32(1))
+    filled = np.zeros_like(known)
+    np.divide(known, weight, out=filled, where=weight > 0)
     if min(known.shape) == 1 and max(known.shape) == 1:
         return filled
     odd = [(0, n % 2) for n in known.shape]

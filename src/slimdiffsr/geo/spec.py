@@ -52,8 +52,8 @@ class NetworkSpec:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        if self.scale < 1 or BLOCK_HR_PX % self.scale:
-            raise ScaleError(f"scale must be a power of two, got {self.scale}")
+        if self.scale < 2 or BLOCK_HR_PX % self.scale:
+            raise ScaleError(f"scale must be 2, 4, 8 or another power of two, got {self.scale}")
         if self.tile_hr_px < 1 or self.tile_hr_px % self.scale:
             raise TilingError(
                 f"tile_hr_px must be a multiple of scale {self.scale}, got {self.tile_hr_px}"
