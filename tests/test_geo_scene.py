@@ -1,15 +1,18 @@
 """A raster goes in and comes out enlarged: in place, in its type, with its empty areas."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
 from rasters import (
     byte_picture,
     nearest,
@@ -336,6 +339,32 @@ def test_a_palette_is_expanded(tmp_path: Path) -> None:
     colours = np.array([table[k][:3] for k in range(3)], np.uint8)
     expected = np.moveaxis(colours[entries[0]], -1, 0)
     np.testing.assert_array_equal(read(tmp_path / "o.tif"), repeat(expected, 4))
+
+
+# ---------------------------------------------------------------------------------------------
+# Sources that are not a GeoTIFF on the disk
+
+
+def test_a_vrt_and_a_jpeg_2000(tmp_path: Path) -> None:
+    values = byte_picture(3, 60, 70)
+    path = write_raster(tmp_path / "in.tif", values)
+    rasterio.shutil.copy(path, tmp_path / "in.vrt", driver="VRT")
+    np.testing.assert_array_equal(run(tmp_path / "in.vrt", nearest()), repeat(values, 4))
+    jp2 = tmp_path / "in.jp2"
+    try:
+        write_raster(jp2, values, driver="JP2OpenJPEG", QUALITY=100, REVERSIBLE="YES")
+    except RasterioError:  # a GDAL without JPEG 2000
+        return
+    np.testing.assert_array_equal(run(jp2, nearest()), repeat(values, 4))
+
+
+@pytest.mark.parametrize("form", ["/vsizip/{}/in.tif", "zip://{}!in.tif"])
+def test_a_raster_in_a_virtual_file_system(tmp_path: Path, form: str) -> None:
+    values = byte_picture(3, 60, 70)
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.write(write_raster(tmp_path / "in.tif", values), "in.tif")
+    upscale_scene(form.format(tmp_path / "in.zip"), tmp_path / "o.tif", nearest())
+    np.testing.assert_array_equal(read(tmp_path / "o.tif"), repeat(values, 4))
 
 
 # ---------------------------------------------------------------------------------------------

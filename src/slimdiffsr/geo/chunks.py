@@ -109,9 +109,9 @@ class PartialFolder:
             temporary.replace(path)
             _sync(self.path)
         except (*GDAL_ERRORS, OSError) as error:
-            meaning = output_error(path, error)  # before room is made
+            raise output_error(path, error) from None
+        finally:
             temporary.unlink(missing_ok=True)
-            raise meaning from None
 
     def chunk_count(self) -> int:
         """Number of finished chunks."""

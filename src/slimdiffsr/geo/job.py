@@ -167,7 +167,7 @@ def fingerprint(job: Job) -> dict[str, Any]:
     network, options = job.network, job.options
     return {
         "slimdiffsr": _package_version(),
-        "input": {"path": os.path.abspath(job.source.path), **_input_state(job.source)},
+        "input": _input_state(job.source),
         "model": {
             key: getattr(network, key)
             for key in ("model_id", "weights_sha256", "scale", "tile_hr_px", "batch")
@@ -192,10 +192,17 @@ def _input_state(source: Source) -> Mapping[str, Any]:
         dataset.colorinterp, dataset.mask_flag_enums, source.names,
         [(point.row, point.col, point.x, point.y) for point in dataset.gcps[0]],
     ))  # fmt: skip
-    state: dict[str, Any] = {"header": hashlib.sha256(header.encode()).hexdigest()}
+    state: dict[str, Any] = {
+        "path": source.path,
+        "header": hashlib.sha256(header.encode()).hexdigest(),
+    }
     if os.path.exists(source.path):
         stat = os.stat(source.path)
-        state |= {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
+        state |= {
+            "path": os.path.abspath(source.path),
+            "bytes": stat.st_size,
+            "modified_ns": stat.st_mtime_ns,
+        }
     return state
 
 

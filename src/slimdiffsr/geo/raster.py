@@ -83,8 +83,10 @@ class Source:
         if self.palette is not None:
             return None
         value: float | None = self.dataset.nodatavals[band - 1]
-        if value is None or self.dtype.kind == "f":
-            return value
+        if value is None or np.isnan(value):
+            return value if self.dtype.kind == "f" else None
+        if self.dtype.kind == "f":
+            return value if abs(value) <= np.finfo(self.dtype).max else None
         info = np.iinfo(self.dtype)
         whole = np.isfinite(value) and float(value).is_integer()
         return value if whole and info.min <= value <= info.max else None
@@ -99,11 +101,7 @@ class Source:
             with self._lock:
                 return self._read(bands, window=window)
         except GDAL_ERRORS as error:
-            raise RasterError(
-                f"{self.path} is damaged: cannot read columns {region_lr.col} to "
-                f"{region_lr.col_end} and rows {region_lr.row} to {region_lr.row_end} "
-                f"({_first_line(error)})"
-            ) from None
+            raise self._damaged(region_lr, error) from None
 
     def read_mask(self, region_lr: Region) -> NDArray[np.uint8]:
         """(h, w): 255 where the mask beside the bands says valid, else 0."""
@@ -111,9 +109,19 @@ class Source:
         if valid is not None:
             return np.where(valid[0], np.uint8(255), np.uint8(0))
         window = Window(region_lr.col, region_lr.row, region_lr.width, region_lr.height)
-        with self._lock:
-            mask: NDArray[np.uint8] = self.dataset.read_masks(1, window=window)
+        try:
+            with self._lock:
+                mask: NDArray[np.uint8] = self.dataset.read_masks(1, window=window)
+        except GDAL_ERRORS as error:
+            raise self._damaged(region_lr, error) from None
         return mask
+
+    def _damaged(self, region_lr: Region, error: Exception) -> RasterError:
+        return RasterError(
+            f"{self.path} is damaged: cannot read columns {region_lr.col} to "
+            f"{region_lr.col_end} and rows {region_lr.row} to {region_lr.row_end} "
+            f"({_first_line(error)})"
+        )
 
     def sample(self, bands: tuple[int, ...]) -> Reading:
         """A decimated read of the whole scene; the same every time."""

@@ -146,8 +146,8 @@ class _ChunkRun:
     def work(self) -> None:
         """Run all chunks that are left: read ahead by one, write behind by one."""
         tiles = [self.job.grid.touching(self.job.area_lr(chunk)) for chunk in self.todo]
-        for some in tiles:
-            self.runner.expect(some)
+        for chunk, some in zip(self.todo, tiles, strict=True):
+            self.runner.expect(self.job.area_lr(chunk), some)
         self.tell("tiles")
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             written: Future[None] | None = None
@@ -165,7 +165,7 @@ class _ChunkRun:
                     self._teller(chunk, len(tiles[k])),
                 )
                 if written is not None:
-                    written.result()
+                    written.result()  # also: the canvas before this one is free again
                 written = writer.submit(
                     self.folder.write_chunk,
                     chunk,

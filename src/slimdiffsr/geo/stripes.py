@@ -81,6 +81,10 @@ def _correction(
 ) -> NDArray[np.float32] | None:
     if job.options.colour == "none":
         return None
+    # What the type cannot hold is cut off first, so that its loss is made up for nearby.
+    limits = job.values.limits(job.header.dtype)
+    if limits is not None:
+        np.clip(canvas, *limits, out=canvas)
     where = (slice(None), *job.area_lr(chunk_hr).slices(loaded.patch.region_lr))
     return low_frequency_correction(
         loaded.patch.unit[where],

@@ -45,10 +45,14 @@ class TileRunner:
     _uses: Counter[tuple[int, int]] = field(default_factory=Counter)
     _kept: dict[tuple[int, int], NDArray[np.float32]] = field(default_factory=dict)
     _kept_bytes: int = 0
+    _canvas_size: int = 0
+    _buffers: list[NDArray[np.float32]] = field(default_factory=list)
 
-    def expect(self, tiles: Sequence[Tile]) -> None:
-        """Announce that a later call of ``blend`` will need these tiles."""
+    def expect(self, area_lr: Region, tiles: Sequence[Tile]) -> None:
+        """Announce a later call of ``blend``."""
         self._uses.update((tile.row, tile.col) for tile in tiles)
+        size = self.channels * area_lr.pixels * self.network.scale**2
+        self._canvas_size = max(self._canvas_size, size)
 
     def blend(
         self,
@@ -60,17 +64,29 @@ class TileRunner:
     ) -> NDArray[np.float32]:
         """(channels, h, w) of the result over ``area_lr``, about [0, 1].
 
+        The array is valid until the call after the next one, which writes into it again.
         ``coming`` are the tiles of the next call. ``on_tile`` hears how many tiles are done.
         """
         scale = self.network.scale
         area_hr = area_lr.times(scale)
-        canvas = np.zeros((self.channels, area_hr.height, area_hr.width), np.float32)
+        canvas = self._empty_canvas(area_hr)
         soon = {(tile.row, tile.col) for tile in coming}
         for done, (tile, result) in enumerate(self._in_order(tiles, patch), 1):
             if result is not None:
                 self._add(canvas, area_hr, tile, result)
                 self._remember(tile, result, soon)
             on_tile(done)
+        return canvas
+
+    def _empty_canvas(self, area_hr: Region) -> NDArray[np.float32]:
+        # Two arrays in turn: fresh memory for each chunk costs more than blending into it.
+        if len(self._buffers) < 2:
+            self._buffers.append(np.empty(self._canvas_size, np.float32))
+        else:
+            self._buffers.reverse()
+        size = self.channels * area_hr.pixels
+        canvas = self._buffers[-1][:size].reshape(self.channels, area_hr.height, area_hr.width)
+        canvas.fill(0)
         return canvas
 
     def _add(

@@ -68,6 +68,14 @@ class ValueRange:
         info = np.iinfo(dtype)
         return self.low <= info.min and self.high >= info.max
 
+    def limits(self, dtype: np.dtype[Any]) -> tuple[np.float32, np.float32] | None:
+        """The smallest and largest value of an integer type, as the network would see them."""
+        if dtype.kind == "f":
+            return None
+        info = np.iinfo(dtype)
+        low, high = (info.min - self.low) / self.span, (info.max - self.low) / self.span
+        return np.float32(low), np.float32(high)
+
     def from_unit(self, unit: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Float32 about [0, 1] -> source units, in the working type of ``dtype``."""
         work = working_dtype(dtype)
