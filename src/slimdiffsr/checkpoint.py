@@ -5,6 +5,7 @@ The only module that may unpickle, and only tensors (``import_official``).
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -36,6 +37,7 @@ __all__ = [
     "BUNDLED",
     "LoadedModel",
     "import_official",
+    "interpolate_models",
     "load_model",
     "load_state",
     "load_strict",
@@ -47,7 +49,11 @@ __all__ = [
 ]
 
 # Models that ship inside the package, with the sha256 of their files.
-BUNDLED: dict[str, str] = {}
+BUNDLED: dict[str, str] = {
+    "tiny-x4": "9dac3b4956f0ab902181d783ee20c0c10c7673d55e4d6176259e328664e673db",
+    "tiny-x4-faithful": "2e142e0ab568f8a69975c25017634b93d08948afdb430035f2f177d4be3e3239",
+    "tiny-x8": "8d52c9891bf1aaae78b048a27a42815888d841b3d8d4856facc78ca41670cb46",
+}
 
 HUB_FILE = "model.safetensors"
 
@@ -104,7 +110,9 @@ def _download(repo: str, revision: str | None) -> Path:
 # Reading and writing
 
 
-def load_model(source: str, *, scale: int | None = None, revision: str | None = None) -> LoadedModel:
+def load_model(
+    source: str, *, scale: int | None = None, revision: str | None = None
+) -> LoadedModel:
     """Load a student strictly, on the CPU, in float32, in evaluation mode.
 
     Raises ModelNotFoundError, WeightsError, ChecksumError, and ScaleError when ``scale`` is given
@@ -202,6 +210,30 @@ def save_model(
     }
     write_atomically(path, save(tensors, about))
     return file_sha256(path)
+
+
+def interpolate_models(
+    start: Path, end: Path, amount: float, target: Path, *, name: str, about: Mapping[str, str]
+) -> str:
+    """Network interpolation (Wang et al. 2018, ESRGAN, Eq. 12): (1 - amount) start + amount end.
+
+    Between a faithful model and a perceptual one trained from it lie the models between. Written in
+    half precision. Raises WeightsError when the two are of different architecture, ConfigError when
+    ``amount`` is outside [0, 1]. Returns the file's sha256.
+    """
+    if not 0 <= amount <= 1:
+        raise ConfigError(f"amount must be in [0, 1], got {amount}")
+    first, second = load_model(str(start)), load_model(str(end))
+    ours, theirs = first.model.state_dict(), second.model.state_dict()
+    load_strict(second.model, ours, f"{start}, beside {end},")
+    mixed = {key: torch.lerp(ours[key], value, amount) for key, value in theirs.items()}
+    second.model.load_state_dict(mixed)
+    config = dataclasses.replace(second.config, name=name)
+    about = {
+        **about,
+        "interpolated": f"{amount:g} of the way from {first.sha256} to {second.sha256}",
+    }
+    return save_model(target, second.model, config, about, torch.float16)
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -324,7 +356,9 @@ def _official_items(official: Mapping[str, Tensor]) -> Iterator[tuple[str, Tenso
         for pattern, replacement in _RENAMES:
             name = re.sub(pattern, replacement, name)
         # The decoder's first convolution is dead; its ReLU opens our tail under index 0.
-        name = re.sub(r"^vae\.decoder\.layers\.(\d+)\.", lambda m: f"decoder.{int(m[1]) - 1}.", name)
+        name = re.sub(
+            r"^vae\.decoder\.layers\.(\d+)\.", lambda m: f"decoder.{int(m[1]) - 1}.", name
+        )
         yield name, value
 
 
@@ -349,4 +383,6 @@ def import_official(source: Path, target: Path, scale: int) -> str:
         raise WeightsError(f"{source} holds {type(official).__name__}, not a dict of tensors")
     model = build_student(config)
     load_strict(model, official_to_ours(official), str(source))
-    return save_model(target, model, config, {"source": source.name, "imported": "released student"})
+    return save_model(
+        target, model, config, {"source": source.name, "imported": "released student"}
+    )

@@ -49,6 +49,13 @@ def _check_range(name: str, bounds: tuple[float, float], low: float, high: float
     )
 
 
+def _check_distribution(name: str, probs: tuple[float, ...]) -> None:
+    _check(
+        min(probs) >= 0 and abs(sum(probs) - 1) < 1e-6,
+        f"{name} must be at least 0 and sum to 1, got {probs}",
+    )
+
+
 # ---------------------------------------------------------------------------------------------
 # Models
 
@@ -93,6 +100,13 @@ class ModelConfig:
     tile_hr_px: int = 512
     overlap_hr_px: int = 64
 
+    @property
+    def multiple_lr_px(self) -> int:
+        """Sides of the low-resolution input must be multiples of this."""
+        if self.kind == "base":
+            return 16 // self.scale  # TAESD divides by 8, the UNet by 2
+        return 2 * (self.unet.window_px or 2)
+
     def __post_init__(self) -> None:
         _check(self.tile_hr_px % (16 * self.scale) == 0, f"tile_hr_px: {self.tile_hr_px}")
         _check(
@@ -101,11 +115,16 @@ class ModelConfig:
             f"overlap_hr_px must be a multiple of {2 * self.scale} up to half a tile, "
             f"got {self.overlap_hr_px}",
         )
+        step_lr_px = (self.tile_hr_px - self.overlap_hr_px) // self.scale
+        _check(
+            self.unet.window_px is None or step_lr_px % self.multiple_lr_px == 0,
+            f"tiles {step_lr_px} LR pixels apart are not anchored to the pooling windows, which "
+            f"need multiples of {self.multiple_lr_px}",
+        )
         levels = self.scale.bit_length()
         _check(
             self.kind == "base" or len(self.decoder_widths) == levels,
-            f"a tiny {self.scale}x model needs {levels} decoder_widths, "
-            f"got {self.decoder_widths}",
+            f"a tiny {self.scale}x model needs {levels} decoder_widths, got {self.decoder_widths}",
         )
 
 
@@ -132,9 +151,14 @@ class Blur:
 
     def __post_init__(self) -> None:
         _check_range("sigma", self.sigma, 0.01, 20)
-        _check(all(s % 2 == 1 and 3 <= s <= 21 for s in self.sizes), "sizes: odd, 3 to 21")
+        _check(
+            len(self.sizes) > 0 and all(s % 2 == 1 and 3 <= s <= 21 for s in self.sizes),
+            f"sizes must be odd numbers from 3 to 21, got {self.sizes}",
+        )
         _check(len(self.kinds) == len(self.kind_probs), "one kind_prob for each kind")
-        _check(abs(sum(self.kind_probs) - 1) < 1e-6, "kind_probs must sum to 1")
+        _check_distribution("kind_probs", self.kind_probs)
+        _check_range("beta_generalized", self.beta_generalized, 0.1, 10)
+        _check_range("beta_plateau", self.beta_plateau, 0.1, 10)
         _check(0 <= self.prob <= 1, f"prob must be in [0, 1], got {self.prob}")
         _check(0 <= self.sinc_prob <= 1, f"sinc_prob must be in [0, 1], got {self.sinc_prob}")
 
@@ -147,7 +171,7 @@ class Resize:
     factor: tuple[float, float] = (0.3, 1.5)
 
     def __post_init__(self) -> None:
-        _check(abs(sum(self.probs) - 1) < 1e-6, "probs (up, down, keep) must sum to 1")
+        _check_distribution("probs (up, down, keep)", self.probs)
         _check_range("factor", self.factor, 0.05, 4)
 
 
@@ -230,8 +254,10 @@ class TrainConfig:
     batch: int = 16  # images a step over all processes together
     crop_hr_px: int = 512
     lr: float = 5e-5
+    lr_adversary: float | None = None  # None: as lr
     lr_final: float | None = None  # cosine decay to this; None keeps lr constant
     warmup: int = 0
+    decay_from: int = 0  # first step of the cosine
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     grad_clip: float = 1.0
@@ -240,6 +266,7 @@ class TrainConfig:
     compile: bool = False
     seed: int = 20260
     workers: int = 2
+    pool: int = 0  # prepare this many pairs and draw from them; 0 makes new pairs for each step
     save_every: int = 1000
     validate_every: int = 1000
     validation_images: int = 8
@@ -248,7 +275,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check(self.recipe.scale == self.model.scale, "recipe.scale and model.scale differ")
         _check(self.steps >= 1 and self.batch >= 1, "steps and batch must be at least 1")
-        unit = 16 * self.model.scale if self.model.kind == "tiny" else 16
+        unit = self.model.multiple_lr_px * self.model.scale
         _check(self.crop_hr_px % unit == 0, f"crop_hr_px must be a multiple of {unit}")
         _check(0 <= self.ema < 1, f"ema must be in [0, 1), got {self.ema}")
 
@@ -312,3 +339,58 @@ def _merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
             _merge(into[key], value)
         else:
             into[key] = value
+
+
+# ---------------------------------------------------------------------------------------------
+# Presets
+
+
+def tiny_model(scale: Literal[4, 8] = 4) -> ModelConfig:
+    """The student for laptops and plugins: 1.4 M parameters, 4.4 GMAC for 512x512 pixels at 4x."""
+    return ModelConfig(
+        name=f"tiny-x{scale}",
+        scale=scale,
+        kind="tiny",
+        unet=UNetConfig(
+            widths=(48, 96),
+            mid_width=192,
+            layers=3,
+            norm="pixel",
+            ff_mult=2,
+            queries=16,
+            squeeze=32,
+            window_px=8,
+        ),
+        overlap_hr_px=16 * scale,
+        decoder_widths=(40, 24, 16) if scale == 4 else (40, 32, 24, 12),
+    )
+
+
+def tiny_training(scale: Literal[4, 8] = 4) -> TrainConfig:
+    """The recipe of the models that ship: first L1 alone, then all three losses."""
+    return TrainConfig(
+        model=tiny_model(scale),
+        recipe=Recipe(scale=scale),
+        loss=StudentLoss(
+            l1=1.0,
+            lpips=1.0,
+            gan=0.02,
+            perceptual_from=2_000,
+            gan_from=4_000,
+            lpips_jitter=True,
+        ),
+        discriminator_width=32,
+        steps=16_000,
+        batch=48,
+        crop_hr_px=192 if scale == 4 else 256,
+        lr=5e-4,
+        lr_adversary=2e-4,
+        lr_final=2e-5,
+        warmup=200,
+        ema=0.999,
+        validation_images=8,
+        flip_all=True,
+    )
+
+
+PRESETS: dict[str, TrainConfig] = {"tiny-x4": tiny_training(4), "tiny-x8": tiny_training(8)}

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812  the field's usual name
+from torch.nn import functional as F
 
 __all__ = ["adversarial_loss", "discriminator_loss", "jitter", "perceptual_loss"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  the field's usual name
+from torch.nn import functional as F
 
 from slimdiffsr.config import UNetConfig
 from slimdiffsr.models.slim import DSC, FSC, QGAM

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  the field's usual name
+from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 __all__ = ["UNetDiscriminator"]
@@ -20,9 +20,7 @@ class UNetDiscriminator(nn.Module):
         super().__init__()
         w = width
         self.first = nn.Conv2d(3, w, 3, padding=1)
-        self.downs = nn.ModuleList(
-            _conv(w * m, w * m * 2, kernel=4, stride=2) for m in (1, 2, 4)
-        )
+        self.downs = nn.ModuleList(_conv(w * m, w * m * 2, kernel=4, stride=2) for m in (1, 2, 4))
         self.ups = nn.ModuleList(_conv(w * m, w * m // 2) for m in (8, 4, 2))
         self.last = nn.Sequential(
             _conv(w, w),

@@ -60,12 +60,17 @@ class Linear1x1(nn.Module):
 class LPIPS(nn.Module):
     """Learned perceptual distance; 0 for equal images, larger is further apart."""
 
+    shift: Tensor
+    spread: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.features = squeezenet_features()
         for i, channels in enumerate(TAP_CHANNELS):
             self.add_module(f"lin{i}", Linear1x1(channels))
-        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1), False)
+        self.register_buffer(
+            "shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1), False
+        )
         self.register_buffer("spread", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1), False)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  the field's usual name
+from torch.nn import functional as F
 
 __all__ = ["DSC", "FSC", "QGAM"]
 
@@ -35,7 +35,7 @@ class Gate(nn.Module):
             gates = F.interpolate(
                 gates, scale_factor=float(self.window), mode="bilinear", align_corners=False
             )[..., : x.shape[2], : x.shape[3]]
-        return gates.split(1, dim=1)
+        return tuple(gates.chunk(gates.shape[1], dim=1))
 
 
 class FSC(nn.Module):

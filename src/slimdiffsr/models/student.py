@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, cat, nn
-from torch.nn import functional as F  # noqa: N812  the field's usual name
+from torch.nn import functional as F
 
 from slimdiffsr.config import ModelConfig
 from slimdiffsr.models.autoencoder import WIDTH, taesd_decoder_tail, taesd_encoder_head
@@ -31,8 +31,6 @@ DEAD_PARAMETERS = {
 class BaseStudent(nn.Module):
     """The paper's student: bicubic enlargement, TAESD halves, UNet, two fused convolutions."""
 
-    multiple_lr_px = 16
-
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -46,7 +44,7 @@ class BaseStudent(nn.Module):
     def forward(self, rgb_lr: Tensor) -> Tensor:
         """rgb_lr: (b, 3, h, w) in [-1, 1]. Returns (b, 3, scale*h, scale*w), about [-1, 1].
 
-        scale*h and scale*w must be multiples of 16.
+        h and w must be multiples of ``config.multiple_lr_px``.
         """
         return self.restore(enlarge_bicubic(rgb_lr, self.config.scale))
 
@@ -74,7 +72,6 @@ class TinyStudent(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.multiple_lr_px = 2 * (config.unet.window_px or 2)
         outer = config.unet.widths[0]
         stem = config.stem_width
         self.stem = nn.Conv2d(3, stem, 3, padding=1)
@@ -90,7 +87,7 @@ class TinyStudent(nn.Module):
     def forward(self, rgb_lr: Tensor) -> Tensor:
         """rgb_lr: (b, 3, h, w) in [-1, 1]. Returns (b, 3, scale*h, scale*w), about [-1, 1].
 
-        h and w must be multiples of 4, or of twice the pooling window where there is one.
+        h and w must be multiples of ``config.multiple_lr_px``.
         """
         stem = F.silu(self.stem(rgb_lr))
         x = self.merge_in(stem)

@@ -6,8 +6,10 @@ in place of everything deeper, no time embedding, no text.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, cat, nn
-from torch.nn import functional as F  # noqa: N812  the field's usual name
+from torch.nn import functional as F
 
 from slimdiffsr.config import UNetConfig
 from slimdiffsr.models.blocks import Downsample, ResBlock, Transformer, Upsample, make_norm
@@ -23,9 +25,7 @@ class DownBlock(nn.Module):
     ) -> None:
         super().__init__()
         widths = [inputs] + [width] * config.layers
-        self.resnets = nn.ModuleList(
-            ResBlock(i, o, config, window) for i, o in zip(widths, widths[1:], strict=False)
-        )
+        self.resnets = nn.ModuleList(ResBlock(i, o, config, window) for i, o in pairwise(widths))
         self.attentions = nn.ModuleList(
             Transformer(width, config, window) for _ in range(config.layers)
         )

@@ -1,0 +1,208 @@
+"""Training images: folders of sharp images, random crops, and their degraded partners.
+
+Sample number ``n`` is a pure function of the seed and ``n``, whatever the process or worker that
+makes it: so runs resume exactly, and one process and eight see the same data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from slimdiffsr.errors import DataError
+
+__all__ = ["ImageFolder", "PairPool", "SampleNumbers", "TrainingPairs", "find_images", "read_rgb"]
+
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
+MOST_RETRIES = 20
+
+Degrade = Callable[[Tensor, list[torch.Generator]], Tensor]
+MakeGenerator = Callable[[int, int], torch.Generator]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFolder:
+    """Readable images, how much each counts in sampling, and what could not be read."""
+
+    files: tuple[Path, ...]
+    weights: tuple[float, ...]  # pixels: an image that holds eight crops counts eight times
+    unreadable: tuple[Path, ...]
+    too_small: tuple[Path, ...]
+
+
+def find_images(folders: Sequence[Path], smallest_px: int) -> ImageFolder:
+    """All images below the folders whose sides reach ``smallest_px``; headers are read, not pixels.
+
+    Raises DataError when a folder is missing or nothing is left.
+    """
+    files, weights, unreadable, too_small = [], [], [], []
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"no folder {folder}: give a folder of training images")
+        for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS):
+            try:
+                with Image.open(path) as image:
+                    width, height = image.size
+            except (UnidentifiedImageError, OSError):
+                unreadable.append(path)
+                continue
+            if min(width, height) < smallest_px:
+                too_small.append(path)
+                continue
+            files.append(path)
+            weights.append(float(width * height))
+    if not files:
+        raise DataError(
+            f"no usable image in {', '.join(map(str, folders))}: {len(unreadable)} unreadable, "
+            f"{len(too_small)} smaller than the {smallest_px} px crop"
+        )
+    return ImageFolder(tuple(files), tuple(weights), tuple(unreadable), tuple(too_small))
+
+
+def read_rgb(path: Path) -> Tensor:
+    """An 8-bit RGB image as (3, h, w) float32 in [0, 1]. Raises DataError."""
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise DataError(f"cannot read the image {path}: {error}") from None
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+
+
+class TrainingPairs(Dataset[tuple[Tensor, Tensor, int]]):
+    """Sample ``n``: a random crop (3, H, W) of a random image, and its degraded (3, h, w)."""
+
+    def __init__(
+        self,
+        images: ImageFolder,
+        crop_hr_px: int,
+        seed: int,
+        degrade: Degrade,
+        make_generator: MakeGenerator,
+        *,
+        flip_all: bool = False,
+    ) -> None:
+        self.images = images
+        self.crop_hr_px = crop_hr_px
+        self.seed = seed
+        self.degrade = degrade
+        self.make_generator = make_generator
+        self.flip_all = flip_all
+        self.cumulative = torch.tensor(images.weights, dtype=torch.float64).cumsum(0)
+
+    def __len__(self) -> int:
+        return 2**62  # samples are drawn for as long as training lasts
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, int]:
+        """Returns LR and HR in [0, 1] and how many unreadable images were passed over."""
+        rng = self.make_generator(self.seed, number)
+        for skipped in range(MOST_RETRIES):
+            try:
+                image = read_rgb(self.images.files[self._draw(rng)])
+            except DataError:
+                continue
+            hr = self._augment(self._crop(image, rng), rng)
+            return self.degrade(hr[None], [rng])[0], hr, skipped
+        raise DataError(f"{MOST_RETRIES} images in a row could not be read; check the data folder")
+
+    def _draw(self, rng: torch.Generator) -> int:
+        point = torch.rand((), dtype=torch.float64, generator=rng) * self.cumulative[-1]
+        index = int(torch.searchsorted(self.cumulative, point, right=True))
+        return min(index, len(self.images.files) - 1)
+
+    def _crop(self, image: Tensor, rng: torch.Generator) -> Tensor:
+        size = self.crop_hr_px
+        y = int(torch.randint(0, image.shape[1] - size + 1, (), generator=rng))
+        x = int(torch.randint(0, image.shape[2] - size + 1, (), generator=rng))
+        return image[:, y : y + size, x : x + size]
+
+    def _augment(self, hr: Tensor, rng: torch.Generator) -> Tensor:
+        left_right, up_down, turn = torch.randint(0, 2, (3,), generator=rng).tolist()
+        if left_right:
+            hr = hr.flip(-1)
+        if self.flip_all and up_down:
+            hr = hr.flip(-2)
+        if self.flip_all and turn:
+            hr = hr.transpose(-1, -2)
+        return hr.contiguous()
+
+
+@dataclass(frozen=True, slots=True)
+class SampleNumbers:
+    """Batches of sample numbers for one of ``processes``, from ``first_step`` on.
+
+    Step ``k`` uses numbers k*batch to (k+1)*batch - 1 over all processes together.
+    """
+
+    first_step: int
+    last_step: int
+    batch: int
+    process: int = 0
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch % self.processes:
+            raise DataError(
+                f"the batch of {self.batch} does not divide among {self.processes} processes"
+            )
+
+    def __len__(self) -> int:
+        return max(0, self.last_step - self.first_step)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        share = self.batch // self.processes
+        for step in range(self.first_step, self.last_step):
+            start = step * self.batch + self.process * share
+            yield list(range(start, start + share))
+
+
+class PairPool:
+    """Pairs prepared once and drawn again and again, turned and mirrored (pair pool, MS 12).
+
+    For machines whose accelerator waits for its CPU; 8-bit pairs lose nothing.
+    """
+
+    def __init__(self, lr: Tensor, hr: Tensor) -> None:
+        self.lr = lr  # (n, 3, h, w) uint8
+        self.hr = hr  # (n, 3, scale*h, scale*w) uint8
+
+    @classmethod
+    def prepare(cls, pairs: TrainingPairs, count: int, workers: int) -> PairPool:
+        """Samples 0 to count-1 of ``pairs``, made by ``workers`` processes."""
+        numbers = [list(range(i, min(i + 64, count))) for i in range(0, count, 64)]
+        loader = DataLoader(pairs, batch_sampler=numbers, num_workers=workers)
+        batches = [((lr * 255).round().byte(), (hr * 255).round().byte()) for lr, hr, _ in loader]
+        lrs, hrs = zip(*batches, strict=True)
+        return cls(torch.cat(lrs), torch.cat(hrs))
+
+    def to(self, device: torch.device) -> PairPool:
+        """The pool in a device's memory."""
+        return PairPool(self.lr.to(device), self.hr.to(device))
+
+    def draw(
+        self, batch: int, rng: torch.Generator, *, turn: bool, share: slice
+    ) -> tuple[Tensor, Tensor]:
+        """This process's share of one random batch, LR and HR in [0, 1], by a CPU generator.
+
+        ``turn`` also mirrors vertically and transposes, the whole batch alike.
+        """
+        index = torch.randint(0, len(self.lr), (batch,), generator=rng)[share].to(self.lr.device)
+        left_right, up_down, transpose = torch.randint(0, 2, (3,), generator=rng).tolist()
+        drawn = []
+        for images in (self.lr, self.hr):
+            chosen = images[index].float() / 255
+            if left_right:
+                chosen = chosen.flip(-1)
+            if turn and up_down:
+                chosen = chosen.flip(-2)
+            if turn and transpose:
+                chosen = chosen.transpose(-1, -2)
+            drawn.append(chosen.contiguous())
+        return drawn[0], drawn[1]

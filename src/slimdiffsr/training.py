@@ -1,0 +1,284 @@
+"""The one training loop, on accelerate: run, log, validate, save, resume, stop in time.
+
+It knows nothing of any stage: a ``Task`` brings the networks, the optimisers and the update.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate.accelerator import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+
+from slimdiffsr.checkpoint import load_state, load_strict, save_state
+from slimdiffsr.config import TrainConfig
+from slimdiffsr.data import PairPool, SampleNumbers, TrainingPairs
+from slimdiffsr.errors import TrainingError
+
+__all__ = ["Average", "Progress", "Task", "TrainResult", "learning_rate_factor", "train"]
+
+STATE_FILE = "state.safetensors"
+LOG_EVERY = 50
+
+
+class Task(Protocol):
+    """What a stage hands to the loop."""
+
+    modules: dict[str, nn.Module]  # all that is saved, by name
+    optimizers: dict[str, Optimizer]
+    base_lr: dict[str, float]
+    averages: dict[str, Average]
+
+    def update(self, lr: Tensor, hr: Tensor, step: int) -> dict[str, Tensor]:
+        """One optimisation step. lr, hr: RGB in [-1, 1]. Returns losses by name."""
+
+    def validate(self, step: int, out: Path) -> dict[str, float]:
+        """Write pictures below ``out`` and return metrics by name."""
+
+
+class Average:
+    """Exponential moving average of a network's weights."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights = {k: v.detach().float().clone() for k, v in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Blend in the weights of now; early steps count more, so that the start is forgotten."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        ours = list(self.weights.values())
+        theirs = [v.float() for v in model.state_dict().values()]
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """How a call of ``train`` ended."""
+
+    step: int
+    finished: bool
+    images: int
+    seconds: float
+    unreadable: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the caller may show: the step, images per second, GPU memory, the newest losses."""
+
+    step: int
+    steps: int
+    images_per_s: float
+    memory_gib: float
+    losses: Mapping[str, float] = field(default_factory=dict)
+
+
+def learning_rate_factor(step: int, config: TrainConfig) -> float:
+    """Linear warm-up, constant, and from ``decay_from`` a cosine down to ``lr_final``."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    if config.lr_final is None or step < config.decay_from:
+        return 1.0
+    done = (step - config.decay_from) / max(1, config.steps - config.decay_from)
+    final = config.lr_final / config.lr
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def train(
+    config: TrainConfig,
+    task: Task,
+    pairs: TrainingPairs,
+    out: Path,
+    accelerator: Accelerator,
+    *,
+    max_minutes: float | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> TrainResult:
+    """Train to ``config.steps`` or until the time is up, saved either way.
+
+    Finds the state in ``out`` and goes on from there. Raises TrainingError when a loss is not
+    finite; the last good state stays on disk. Ctrl-C saves and raises KeyboardInterrupt.
+    """
+    first = resume(task, out / STATE_FILE)
+    deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
+    clock = _Clock(accelerator.device)
+    logger = _Logger(out / "tensorboard", first, accelerator.is_main_process)
+    step, skipped = first, 0
+    sound = torch.tensor(True, device=accelerator.device)
+    try:
+        for step, (lr, hr, passed_over) in enumerate(
+            _batches(config, pairs, first, accelerator), start=first + 1
+        ):
+            skipped += int(passed_over.sum())
+            _set_learning_rate(task, learning_rate_factor(step - 1, config))
+            losses = task.update(lr, hr, step)
+            sound = sound & torch.isfinite(torch.stack(list(losses.values()))).all()
+            if step % LOG_EVERY == 0 or step % config.save_every == 0 or step == config.steps:
+                _stop_unless(sound, losses, step, out)
+            if step % LOG_EVERY == 0 or step == config.steps:
+                progress = clock.progress(step, config, {k: float(v) for k, v in losses.items()})
+                logger.write(step, progress.losses, progress.images_per_s)
+                if on_progress is not None:
+                    on_progress(progress)
+            if step % config.validate_every == 0 and accelerator.is_main_process:
+                logger.write(step, task.validate(step, out))
+            if step % config.save_every == 0:
+                _save(task, step, out, accelerator)
+            if time.monotonic() > deadline:
+                break
+    except KeyboardInterrupt:
+        _save(task, step - 1, out, accelerator)
+        raise
+    finally:
+        logger.close()
+    _save(task, step, out, accelerator)
+    return TrainResult(
+        step, step >= config.steps, (step - first) * config.batch, clock.seconds(), skipped
+    )
+
+
+def _batches(
+    config: TrainConfig, pairs: TrainingPairs, first: int, accelerator: Accelerator
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """This process's LR and HR in [-1, 1], and the unreadable images passed over, step by step."""
+    device = accelerator.device
+    numbers = SampleNumbers(
+        first, config.steps, config.batch, accelerator.process_index, accelerator.num_processes
+    )
+    if config.pool:
+        yield from _pool_batches(config, pairs, numbers, device)
+        return
+    loader = DataLoader(
+        pairs,
+        batch_sampler=numbers,
+        num_workers=config.workers,
+        pin_memory=device.type == "cuda",
+    )
+    for lr, hr, skipped in loader:
+        yield (
+            lr.to(device, non_blocking=True) * 2 - 1,
+            hr.to(device, non_blocking=True) * 2 - 1,
+            skipped,
+        )
+
+
+def _pool_batches(
+    config: TrainConfig, pairs: TrainingPairs, numbers: SampleNumbers, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    pool = PairPool.prepare(pairs, config.pool, config.workers).to(device)
+    size = config.batch // numbers.processes
+    share = slice(numbers.process * size, (numbers.process + 1) * size)
+    for step in range(numbers.first_step, numbers.last_step):
+        rng = pairs.make_generator(config.seed + 2, step)
+        lr, hr = pool.draw(config.batch, rng, turn=config.flip_all, share=share)
+        yield lr * 2 - 1, hr * 2 - 1, torch.zeros(1)
+
+
+def _stop_unless(sound: Tensor, losses: Mapping[str, Tensor], step: int, out: Path) -> None:
+    # Looked at now and then, not at each step: reading it makes the CPU wait for the GPU.
+    if not sound:
+        values = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
+        raise TrainingError(
+            f"a loss was not finite at or shortly before step {step} ({values}); the last good "
+            f"state is in {out / STATE_FILE}: lower the learning rate and run the command again"
+        )
+
+
+def _set_learning_rate(task: Task, factor: float) -> None:
+    for name, optimizer in task.optimizers.items():
+        for group in optimizer.param_groups:
+            group["lr"] = task.base_lr[name] * factor
+
+
+def _save(task: Task, step: int, out: Path, accelerator: Accelerator) -> None:
+    if not accelerator.is_main_process:
+        return
+    modules = {name: bare(module).state_dict() for name, module in task.modules.items()}
+    save_state(
+        out / STATE_FILE,
+        {
+            "step": step,
+            "modules": modules,
+            "optimizers": {name: o.state_dict() for name, o in task.optimizers.items()},
+            "averages": {name: average.weights for name, average in task.averages.items()},
+        },
+    )
+
+
+def resume(task: Task, path: Path) -> int:
+    """Fill a task from a saved state. Returns the steps already done; 0 without a file."""
+    if not path.is_file():
+        return 0
+    state: dict[str, Any] = load_state(path)
+    for name, module in task.modules.items():
+        load_strict(bare(module), state["modules"][name], f"{path} ({name})")
+    for name, optimizer in task.optimizers.items():
+        optimizer.load_state_dict(state["optimizers"][name])
+    for name, average in task.averages.items():
+        for key, value in average.weights.items():
+            value.copy_(state["averages"][name][key])
+    return int(state["step"])
+
+
+def bare(module: nn.Module) -> nn.Module:
+    """The network without the wrappers of several processes and of compilation."""
+    inner = getattr(module, "module", module)
+    inner = getattr(inner, "_orig_mod", inner)
+    return inner if isinstance(inner, nn.Module) else module
+
+
+class _Clock:
+    """Wall time, and images per second since the last report."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.start = self.last = time.monotonic()
+        self.last_step: int | None = None
+
+    def progress(self, step: int, config: TrainConfig, losses: dict[str, float]) -> Progress:
+        now = time.monotonic()
+        steps = LOG_EVERY if self.last_step is None else step - self.last_step
+        speed = steps * config.batch / max(1e-9, now - self.last)
+        self.last, self.last_step = now, step
+        memory = (
+            torch.cuda.max_memory_allocated(self.device) / 2**30
+            if self.device.type == "cuda"
+            else 0.0
+        )
+        return Progress(step, config.steps, speed, memory, losses)
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.start
+
+
+class _Logger:
+    """TensorBoard on the main process, silent elsewhere."""
+
+    def __init__(self, folder: Path, first_step: int, active: bool) -> None:
+        self.writer = SummaryWriter(str(folder), purge_step=first_step + 1) if active else None
+
+    def write(
+        self, step: int, values: Mapping[str, float], images_per_s: float | None = None
+    ) -> None:
+        if self.writer is None:
+            return
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+        if images_per_s is not None:
+            self.writer.add_scalar("images_per_s", images_per_s, step)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            if self.writer is not None:
+                self.writer.close()
