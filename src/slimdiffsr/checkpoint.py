@@ -50,9 +50,9 @@ __all__ = [
 
 # Models that ship inside the package, with the sha256 of their files.
 BUNDLED: dict[str, str] = {
-    "tiny-x4": "9dac3b4956f0ab902181d783ee20c0c10c7673d55e4d6176259e328664e673db",
-    "tiny-x4-faithful": "2e142e0ab568f8a69975c25017634b93d08948afdb430035f2f177d4be3e3239",
-    "tiny-x8": "8d52c9891bf1aaae78b048a27a42815888d841b3d8d4856facc78ca41670cb46",
+    "tiny-x4": "e0e4bfa21ccf2d96b9cf563dd7c00e6b21cbcd641c4ef7c873de54d9d10f7e2b",
+    "tiny-x4-faithful": "7296efde567f63f45d976fc550215b10c00f566cb87f5b7b26c604bc065b85ec",
+    "tiny-x8": "344814433f34677c3918242ff884645699ac513289f7269f0d04f4e0151768e6",
 }
 
 HUB_FILE = "model.safetensors"
@@ -224,16 +224,18 @@ def interpolate_models(
     if not 0 <= amount <= 1:
         raise ConfigError(f"amount must be in [0, 1], got {amount}")
     first, second = load_model(str(start)), load_model(str(end))
-    ours, theirs = first.model.state_dict(), second.model.state_dict()
-    load_strict(second.model, ours, f"{start}, beside {end},")
-    mixed = {key: torch.lerp(ours[key], value, amount) for key, value in theirs.items()}
-    second.model.load_state_dict(mixed)
     config = dataclasses.replace(second.config, name=name)
+    mixed = build_student(config)
+    load_strict(mixed, first.model.state_dict(), f"{start}, beside {end},")
+    ends = second.model.state_dict()
+    mixed.load_state_dict(
+        {key: torch.lerp(value, ends[key], amount) for key, value in mixed.state_dict().items()}
+    )
     about = {
         **about,
         "interpolated": f"{amount:g} of the way from {first.sha256} to {second.sha256}",
     }
-    return save_model(target, second.model, config, about, torch.float16)
+    return save_model(target, mixed, config, about, torch.float16)
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

@@ -32,14 +32,18 @@ def low_frequency_correction(
     of ``HALO_LR_PX`` around a pixel that lies in the scene lies in the arrays. The second pass
     makes up for what the Gaussian and the enlargement smooth away in the first.
     """
-    # Most often all bands are valid in the same places.
-    alike = bool((valid == valid[:1]).all())
-    known = gaussian(valid[: 1 if alike else None].astype(np.float32), _SIGMA_LR_PX)
-    known[known == 0] = 1
-    missing = np.where(valid, wanted - got, np.float32(0))
-    first = gaussian(missing, _SIGMA_LR_PX) / known
     # The block means of a bilinear enlargement are a three-tap average.
     taps = bilinear_kernel(scale).mean(axis=0, keepdims=True)
-    missing -= enlarge(pad_edges(first, 1, 1, 1, 1), taps)
-    missing *= valid
-    return first + gaussian(missing, _SIGMA_LR_PX) / known
+    result = np.empty_like(wanted)
+    known: NDArray[np.float32] | None = None
+    for k in range(len(wanted)):  # band by band: a third of the memory
+        band = slice(k, k + 1)
+        if known is None or not np.array_equal(valid[k], valid[k - 1]):
+            known = gaussian(valid[band].astype(np.float32), _SIGMA_LR_PX)
+            known[known == 0] = 1
+        missing = np.where(valid[band], wanted[band] - got[band], np.float32(0))
+        first = gaussian(missing, _SIGMA_LR_PX) / known
+        missing -= enlarge(pad_edges(first, 1, 1, 1, 1), taps)
+        missing *= valid[band]
+        result[band] = first + gaussian(missing, _SIGMA_LR_PX) / known
+    return result
