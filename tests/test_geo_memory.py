@@ -77,5 +77,5 @@ def test_a_huge_scene_at_8x_stays_below_a_gigabyte(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("scale", "dtype"), [(2, "float64"), (4, "uint8"), (8, "float32")])
 def test_many_chunks_need_no_more(tmp_path: Path, scale: int, dtype: str) -> None:
     src = sparse_scene(tmp_path / "in.tif", 20_000, dtype, 2000)
-    side = 3 * 4096 // scale
+    side = 2500 * 4 // scale
     assert growth(tmp_path, src, scale, (0, 0, side, side)) < 1 << 30

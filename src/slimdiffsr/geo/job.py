@@ -22,6 +22,9 @@ from slimdiffsr.geo.values import ValueRange, estimate_range
 __all__ = ["Job", "decide", "fingerprint", "plan_of"]
 
 
+_CHUNK_LIMIT_LR_PX = 1024  # at 2x, 4096 output pixels would need 2048 of input
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """Everything that the pixels of the output depend on."""
@@ -47,9 +50,14 @@ class Job:
         """How far around a chunk the result must be known."""
         return HALO_LR_PX if self.options.colour == "low-frequency" else 0
 
+    @property
+    def chunk_hr_px(self) -> int:
+        """Side of a chunk: as asked for, but never more than the memory for its input allows."""
+        return min(self.options.chunk_hr_px, _CHUNK_LIMIT_LR_PX * self.scale)
+
     def chunks(self) -> list[Region]:
         """The chunks on the output grid of the whole scene, row by row."""
-        return list(chunk_regions(self.region_lr.times(self.scale), self.options.chunk_hr_px))
+        return list(chunk_regions(self.region_lr.times(self.scale), self.chunk_hr_px))
 
     def area_lr(self, chunk_hr: Region) -> Region:
         """A chunk and its halo, inside the scene."""
@@ -175,7 +183,7 @@ def fingerprint(job: Job) -> dict[str, Any]:
         "options": {
             "overlap_lr_px": job.grid.overlap_lr_px,
             "grid_offset_lr_px": list(options.grid_offset_lr_px),
-            "chunk_hr_px": options.chunk_hr_px,
+            "chunk_hr_px": job.chunk_hr_px,
             "colour": options.colour,
             "written": list(job.choice.written),
             "seen": list(job.choice.seen),
@@ -229,7 +237,7 @@ def plan_of(job: Job) -> ScenePlan:
         range_reason=job.range_reason,
         tile_hr_px=job.network.tile_hr_px,
         overlap_hr_px=job.grid.overlap_lr_px * job.scale,
-        chunk_hr_px=job.options.chunk_hr_px,
+        chunk_hr_px=job.chunk_hr_px,
         tiles=len(job.grid.touching(area_lr)),
         chunks=len(job.chunks()),
         output_bytes=job.header.bytes,
