@@ -1,1 +1,23 @@
 """Super-resolution of satellite and aerial imagery: whole georeferenced scenes, one command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slimdiffsr.upscale import Upscaler
+
+__all__ = ["Upscaler", "__version__"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  a module's attribute
+    # On demand, so that "slimdiffsr --help" does not wait for torch.
+    if name == "Upscaler":
+        from slimdiffsr.upscale import Upscaler
+
+        return Upscaler
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("slimdiffsr")
+    raise AttributeError(f"module 'slimdiffsr' has no attribute {name!r}")

@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails
 
 from slimdiffsr.errors import ConfigError
 
@@ -34,6 +35,14 @@ __all__ = [
 _STRICT = ConfigDict(extra="forbid")
 
 T = TypeVar("T")
+Count = Annotated[int, Field(ge=1)]
+Index = Annotated[int, Field(ge=0)]
+Width = Annotated[int, Field(ge=8, multiple_of=8)]
+Window = Annotated[int, Field(ge=4, multiple_of=2)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def _check(condition: bool, message: str) -> None:
@@ -51,7 +60,7 @@ def _check_range(name: str, bounds: tuple[float, float], low: float, high: float
 
 def _check_distribution(name: str, probs: tuple[float, ...]) -> None:
     _check(
-        min(probs) >= 0 and abs(sum(probs) - 1) < 1e-6,
+        all(p >= 0 for p in probs) and abs(sum(probs) - 1) < 1e-6,
         f"{name} must be at least 0 and sum to 1, got {probs}",
     )
 
@@ -64,26 +73,22 @@ def _check_distribution(name: str, probs: tuple[float, ...]) -> None:
 class UNetConfig:
     """The two-level student UNet (MS 8); defaults are the paper's."""
 
-    widths: tuple[int, int] = (320, 640)
-    mid_width: int = 1280
-    layers: int = 2
+    widths: tuple[Width, Width] = (320, 640)
+    mid_width: Width = 1280
+    layers: Count = 2
     norm: Literal["group", "pixel"] = "group"  # pixel: channel norm at each position, local
-    groups: int = 32
-    ff_mult: int = 4
-    queries: int = 32
-    squeeze: int = 64
-    window_px: int | None = None  # pooling window in cells of level 0; None pools the whole tile
+    groups: Count = 32
+    ff_mult: Count = 4
+    queries: Count = 32
+    squeeze: Count = 64
+    window_px: Window | None = None  # pooling window in cells of level 0; None pools the whole tile
 
     def __post_init__(self) -> None:
         for width in (*self.widths, self.mid_width):
-            _check(width % 8 == 0, f"widths must be multiples of 8, got {width}")
             _check(
                 self.norm == "pixel" or width % self.groups == 0,
                 f"width {width} is not divisible into {self.groups} groups",
             )
-        _check(self.layers >= 1, f"layers must be at least 1, got {self.layers}")
-        window = self.window_px
-        _check(window is None or (window >= 4 and window % 2 == 0), f"window_px: {window}")
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
@@ -94,32 +99,37 @@ class ModelConfig:
     scale: Literal[2, 4, 8]
     kind: Literal["base", "tiny"] = "base"
     unet: UNetConfig = UNetConfig()
-    stem_width: int = 24  # tiny only: channels at the low-resolution grid
-    decoder_widths: tuple[int, ...] = ()  # tiny only: channels at 1x, 2x, ... scale x
+    stem_width: Count = 24  # tiny only: channels at the low-resolution grid
+    decoder_widths: tuple[Count, ...] = ()  # tiny only: channels at 1x, 2x, ... scale x
     taesd_affine: bool = False  # MS 8.4: False feeds [-1, 1] into the TAESD layers, as released
-    tile_hr_px: int = 512
-    overlap_hr_px: int = 64
+    tile_hr_px: Count = 512
+    overlap_hr_px: Index = 64
 
     @property
     def multiple_lr_px(self) -> int:
         """Sides of the low-resolution input must be multiples of this."""
-        if self.kind == "base":
-            return 16 // self.scale  # TAESD divides by 8, the UNet by 2
-        return 2 * (self.unet.window_px or 2)
+        level0_px = self.unet.window_px or 2  # two cells of level 0 make one of level 1
+        # TAESD divides the enlarged image by 8, the tiny student's stem the image itself by 2.
+        return 8 * level0_px // self.scale if self.kind == "base" else 2 * level0_px
 
     def __post_init__(self) -> None:
-        _check(self.tile_hr_px % (16 * self.scale) == 0, f"tile_hr_px: {self.tile_hr_px}")
+        unit = 16 * self.scale
         _check(
-            0 <= self.overlap_hr_px <= self.tile_hr_px // 2
+            self.tile_hr_px % unit == 0, f"tile_hr_px {self.tile_hr_px} is no multiple of {unit}"
+        )
+        _check(
+            self.overlap_hr_px <= self.tile_hr_px // 2
             and self.overlap_hr_px % (2 * self.scale) == 0,
             f"overlap_hr_px must be a multiple of {2 * self.scale} up to half a tile, "
             f"got {self.overlap_hr_px}",
         )
-        step_lr_px = (self.tile_hr_px - self.overlap_hr_px) // self.scale
+        tile_lr_px = self.tile_hr_px // self.scale
+        step_lr_px = tile_lr_px - self.overlap_hr_px // self.scale
+        multiple = self.multiple_lr_px
         _check(
-            self.unet.window_px is None or step_lr_px % self.multiple_lr_px == 0,
-            f"tiles {step_lr_px} LR pixels apart are not anchored to the pooling windows, which "
-            f"need multiples of {self.multiple_lr_px}",
+            self.unet.window_px is None or tile_lr_px % multiple == step_lr_px % multiple == 0,
+            f"tiles of {tile_lr_px} LR pixels, {step_lr_px} apart, are not anchored to the pooling "
+            f"windows, which need multiples of {multiple}",
         )
         levels = self.scale.bit_length()
         _check(
@@ -138,14 +148,14 @@ BlurKind = Literal["iso", "aniso", "gen-iso", "gen-aniso", "plateau-iso", "plate
 class Blur:
     """One blur: which kernels, how often, how wide. Widths in pixels of the image blurred."""
 
-    prob: float = 1.0
+    prob: Share = 1.0
     sizes: tuple[int, ...] = (7, 9, 11, 13, 15, 17, 19, 21)
     sigma: tuple[float, float] = (0.2, 1.5)
     kinds: tuple[BlurKind, ...] = (
         "iso", "aniso", "gen-iso", "gen-aniso", "plateau-iso", "plateau-aniso",
     )  # fmt: skip
     kind_probs: tuple[float, ...] = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
-    sinc_prob: float = 0.1
+    sinc_prob: Share = 0.1
     beta_generalized: tuple[float, float] = (0.5, 2.0)
     beta_plateau: tuple[float, float] = (1.0, 1.5)
 
@@ -155,12 +165,13 @@ class Blur:
             len(self.sizes) > 0 and all(s % 2 == 1 and 3 <= s <= 21 for s in self.sizes),
             f"sizes must be odd numbers from 3 to 21, got {self.sizes}",
         )
-        _check(len(self.kinds) == len(self.kind_probs), "one kind_prob for each kind")
+        _check(
+            len(self.kinds) == len(self.kind_probs),
+            f"one kind_prob for each kind: got {len(self.kind_probs)} for {len(self.kinds)} kinds",
+        )
         _check_distribution("kind_probs", self.kind_probs)
         _check_range("beta_generalized", self.beta_generalized, 0.1, 10)
         _check_range("beta_plateau", self.beta_plateau, 0.1, 10)
-        _check(0 <= self.prob <= 1, f"prob must be in [0, 1], got {self.prob}")
-        _check(0 <= self.sinc_prob <= 1, f"sinc_prob must be in [0, 1], got {self.sinc_prob}")
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
@@ -179,16 +190,14 @@ class Resize:
 class Noise:
     """Gaussian noise with ``gaussian_prob``, else Poisson."""
 
-    gaussian_prob: float = 0.5
+    gaussian_prob: Share = 0.5
     sigma: tuple[float, float] = (1.0, 15.0)  # in 8-bit grey levels
     poisson_scale: tuple[float, float] = (0.05, 2.0)
-    grey_prob: float = 0.4  # the same noise in all three bands
+    grey_prob: Share = 0.4  # the same noise in all three bands
 
     def __post_init__(self) -> None:
         _check_range("sigma", self.sigma, 0, 255)
         _check_range("poisson_scale", self.poisson_scale, 0, 100)
-        _check(0 <= self.gaussian_prob <= 1, f"gaussian_prob: {self.gaussian_prob}")
-        _check(0 <= self.grey_prob <= 1, f"grey_prob: {self.grey_prob}")
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
@@ -216,10 +225,7 @@ class Recipe:
         noise=Noise(sigma=(1.0, 12.0), poisson_scale=(0.05, 1.0)),
         jpeg_quality=(60.0, 100.0),
     )
-    final_sinc_prob: float = 0.8
-
-    def __post_init__(self) -> None:
-        _check(0 <= self.final_sinc_prob <= 1, f"final_sinc_prob: {self.final_sinc_prob}")
+    final_sinc_prob: Share = 0.8
 
 
 # ---------------------------------------------------------------------------------------------
@@ -230,16 +236,13 @@ class Recipe:
 class StudentLoss:
     """Weights of Eq. 20, and two cures for grids that LPIPS alone does not see."""
 
-    l1: float = 1.0
-    lpips: float = 2.5
-    gan: float = 0.25
+    l1: Weight = 1.0
+    lpips: Weight = 2.5
+    gan: Weight = 0.25
     gan_kind: Literal["hinge", "bce_s"] = "hinge"
-    perceptual_from: int = 0  # first step with LPIPS
-    gan_from: int = 0  # first step with the adversarial term
+    perceptual_from: Index = 0  # steps without LPIPS at the start
+    gan_from: Index = 0  # steps without the adversarial term at the start
     lpips_jitter: bool = False  # LPIPS on randomly shifted, flipped and rescaled copies
-
-    def __post_init__(self) -> None:
-        _check(min(self.l1, self.lpips, self.gan) >= 0, "loss weights must not be negative")
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
@@ -249,35 +252,37 @@ class TrainConfig:
     model: ModelConfig
     recipe: Recipe = Recipe()
     loss: StudentLoss = StudentLoss()
-    discriminator_width: int = 64
-    steps: int = 100_000
-    batch: int = 16  # images a step over all processes together
-    crop_hr_px: int = 512
-    lr: float = 5e-5
-    lr_adversary: float | None = None  # None: as lr
-    lr_final: float | None = None  # cosine decay to this; None keeps lr constant
-    warmup: int = 0
-    decay_from: int = 0  # first step of the cosine
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
-    grad_clip: float = 1.0
-    ema: float = 0.0  # 0 keeps no average
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    discriminator_width: Count = 64
+    steps: Count = 100_000
+    batch: Count = 16  # images a step over all processes together
+    crop_hr_px: Count = 512
+    lr: Rate = 5e-5
+    lr_adversary: Rate | None = None  # None: as lr
+    lr_final: Weight | None = None  # cosine decay to this; None keeps lr constant
+    warmup: Index = 0
+    decay_from: Index = 0  # first step of the cosine
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    weight_decay: Weight = 0.0
+    grad_clip: Rate = 1.0
+    ema: Decay = 0.0  # 0 keeps no average
+    precision: Literal["no", "bf16"] = "no"  # fp16 would need loss scaling
     compile: bool = False
-    seed: int = 20260
-    workers: int = 2
-    pool: int = 0  # prepare this many pairs and draw from them; 0 makes new pairs for each step
-    save_every: int = 1000
-    validate_every: int = 1000
-    validation_images: int = 8
+    seed: Index = 20260
+    workers: Index = 2
+    pool: Index = 0  # prepare this many pairs and draw from them; 0 makes new pairs for each step
+    log_every: Count = 50
+    save_every: Count = 1000
+    validate_every: Count = 1000
+    validation_images: Count = 8
     flip_all: bool = False  # flips and quarter turns, which overhead images allow; else MS 12's
 
     def __post_init__(self) -> None:
-        _check(self.recipe.scale == self.model.scale, "recipe.scale and model.scale differ")
-        _check(self.steps >= 1 and self.batch >= 1, "steps and batch must be at least 1")
+        scales = (self.recipe.scale, self.model.scale)
+        _check(scales[0] == scales[1], f"recipe.scale and model.scale differ: {scales}")
         unit = self.model.multiple_lr_px * self.model.scale
-        _check(self.crop_hr_px % unit == 0, f"crop_hr_px must be a multiple of {unit}")
-        _check(0 <= self.ema < 1, f"ema must be in [0, 1), got {self.ema}")
+        _check(
+            self.crop_hr_px % unit == 0, f"crop_hr_px {self.crop_hr_px} is no multiple of {unit}"
+        )
 
 
 # ---------------------------------------------------------------------------------------------
@@ -289,10 +294,16 @@ def parse(kind: type[T], values: dict[str, Any]) -> T:
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or kind.__name__}: {e['msg']}" for e in error.errors()
-        )
+        wrong = "; ".join(_describe(e, kind.__name__) for e in error.errors())
         raise ConfigError(f"wrong {kind.__name__}: {wrong}") from None
+
+
+def _describe(error: ErrorDetails, kind: str) -> str:
+    where = ".".join(map(str, error["loc"])) or kind
+    # Our own checks say what came; pydantic's are given it.
+    ours = error["type"] in ("value_error", "missing")
+    got = "" if ours else f", got {error['input']!r}"
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}{got}"
 
 
 def to_dict(config: Any) -> dict[str, Any]:  # noqa: ANN401  any of the dataclasses above
@@ -308,16 +319,20 @@ def override(config: T, toml: Path | None = None, assignments: tuple[str, ...] =
     """
     values = to_dict(config)
     if toml is not None:
-        try:
-            _merge(values, tomllib.loads(toml.read_text()))
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"cannot read the config file {toml}: {error}") from None
+        _merge(values, _read_toml(toml))
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"expected key=value, got {assignment!r}")
         _merge(values, _nest(key.strip().split("."), _toml_value(text.strip())))
     return parse(type(config), values)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # not TOML, or not UTF-8
+        raise ConfigError(f"cannot read the config file {path}: {error}") from None
 
 
 def _toml_value(text: str) -> Any:  # noqa: ANN401  whatever TOML holds
@@ -394,3 +409,20 @@ def tiny_training(scale: Literal[4, 8] = 4) -> TrainConfig:
 
 
 PRESETS: dict[str, TrainConfig] = {"tiny-x4": tiny_training(4), "tiny-x8": tiny_training(8)}
+
+
+def load_preset(name: str) -> TrainConfig:
+    """A preset by name, or a TOML file with ``preset = "..."`` and what it changes.
+
+    Raises ConfigError, which lists the presets.
+    """
+    path = Path(name)
+    if name in PRESETS:
+        return PRESETS[name]
+    if path.suffix != ".toml":
+        raise ConfigError(f"no preset {name!r}: there are {', '.join(sorted(PRESETS))}")
+    values = _read_toml(path)
+    base = load_preset(str(values.pop("preset", "tiny-x4")))
+    merged = to_dict(base)
+    _merge(merged, values)
+    return parse(TrainConfig, merged)

@@ -32,8 +32,8 @@ MARKS = ((255, 214, 64), (96, 220, 255))
 
 
 def before_after_png(
-    lr_path: Path,
-    sr_path: Path,
+    lr_path: str | Path,
+    sr_path: str | Path,
     out_png: Path,
     *,
     scale: int,

@@ -1,0 +1,5 @@
+"""``python -m slimdiffsr``."""
+
+from slimdiffsr.cli import main
+
+main()

@@ -1,0 +1,308 @@
+"""Upscaler: a model ready to use. Arrays in, arrays out; rasters in, rasters out."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import rasterio
+import torch
+from affine import Affine
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from slimdiffsr import geo
+from slimdiffsr.checkpoint import BUNDLED, load_model
+from slimdiffsr.errors import ConfigError, RasterError, ScaleError
+from slimdiffsr.models.classical import Bicubic, Lanczos
+from slimdiffsr.models.student import enlarge_bicubic
+
+__all__ = ["BASELINES", "Upscaler", "match_statistics", "model_names", "pick_device", "restore"]
+
+BASELINES = {"bicubic": Bicubic, "lanczos": Lanczos}
+BASELINE_SCALES = (2, 4, 8)
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Colour = Literal["low-frequency", "official", "none"]
+
+OFFICIAL_PAD_HR_PX = 256  # the released script pads the enlarged image to a multiple of this
+
+
+def model_names() -> list[str]:
+    """The models that need no download."""
+    return sorted([*BUNDLED, *BASELINES])
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """The best device there is, or the one asked for. Raises ConfigError when it is not there."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind = device.split(":")[0]
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(kind, False):
+        found = ", ".join(name for name, yes in there.items() if yes)
+        raise ConfigError(f"no device {device!r} here: found {found}")
+    return torch.device(device)
+
+
+def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """float32 but on CUDA, where bfloat16 if the chip has it, else float16."""
+    if precision == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
+    names = {
+        "float32": torch.float32,
+        "bfloat16": torch.bfloat16,
+        "float16": torch.float16,
+    }
+    if precision not in names:
+        raise ConfigError(f"precision must be auto or one of {', '.join(names)}, got {precision!r}")
+    return names[precision]
+
+
+class Upscaler:
+    """A model on a device.
+
+    >>> Upscaler.from_pretrained("tiny-x4").upscale_scene("in.tif", "out.tif")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: geo.NetworkSpec,
+        *,
+        multiple_lr_px: int = 1,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> None:
+        """model: RGB (b, 3, h, w) in [-1, 1] -> (b, 3, scale*h, scale*w); spec: how to tile it.
+
+        ``multiple_lr_px``: what sides of the model's input must be multiples of.
+        Raises ConfigError for a device or precision that is not there.
+        """
+        self.device = pick_device(device)
+        self.dtype = pick_dtype(precision, self.device)
+        self.multiple_lr_px = multiple_lr_px
+        self.spec = dataclasses.replace(spec, batch=1 if self.device.type == "cpu" else 8)
+        self.model = model.to(self.device, self.dtype).eval()
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | PathLike[str] = "tiny-x4",
+        *,
+        scale: int | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        revision: str | None = None,
+    ) -> Upscaler:
+        """A bundled model, a .safetensors file, a hub repository 'org/name', or a baseline.
+
+        scale: which of a family ('tiny' has 4 and 8), or for a baseline (default 4); otherwise it
+        must be the model's own. Raises ModelNotFoundError, ScaleError, WeightsError,
+        ChecksumError, ConfigError.
+        """
+        name = str(source)
+        if name in BASELINES:
+            return cls._baseline(name, 4 if scale is None else scale, device, precision)
+        family = [key for key in sorted(BUNDLED) if key.startswith(f"{name}-x")]
+        if family and name not in BUNDLED:
+            name = _of_scale(name, family, 4 if scale is None else scale)
+        loaded = load_model(name, scale=scale, revision=revision)
+        config = loaded.config
+        spec = geo.NetworkSpec(
+            scale=config.scale,
+            tile_hr_px=config.tile_hr_px,
+            overlap_hr_px=config.overlap_hr_px,
+            model_id=loaded.model_id,
+            weights_sha256=loaded.sha256,
+        )
+        return cls(
+            loaded.model,
+            spec,
+            multiple_lr_px=config.multiple_lr_px,
+            device=device,
+            precision=precision,
+        )
+
+    @classmethod
+    def _baseline(cls, name: str, scale: int, device: str, precision: str) -> Upscaler:
+        if scale not in BASELINE_SCALES:
+            raise ScaleError(f"{name} enlarges 2, 4 or 8 times, got {scale}")
+        # Eight pixels of overlap on each side are more than the reach of either kernel.
+        spec = geo.NetworkSpec(scale=scale, tile_hr_px=512, overlap_hr_px=16 * scale, model_id=name)
+        return cls(BASELINES[name](scale), spec, device=device, precision=precision)
+
+    @property
+    def scale(self) -> int:
+        """How many times the model enlarges."""
+        return self.spec.scale
+
+    def upscale_scene(
+        self,
+        src: str | PathLike[str],
+        dst: str | PathLike[str],
+        options: geo.SceneOptions | None = None,
+        *,
+        colour: Colour = "low-frequency",
+        on_progress: Callable[[geo.Progress], None] | None = None,
+    ) -> geo.SceneReport:
+        """Enlarge a raster of any size into a georeferenced one; see ``geo.upscale_scene``.
+
+        colour: 'low-frequency' gives the result the input's low frequencies, 'official' matches
+        each tile's mean and spread as the released script does (for parity; makes tiles visible),
+        'none' leaves the network's colours. Overrides ``options.colour``.
+        """
+        options, network = self._prepare(options, colour)
+        return geo.upscale_scene(src, dst, network, options, on_progress=on_progress)
+
+    def plan_scene(
+        self, src: str | PathLike[str], options: geo.SceneOptions | None = None
+    ) -> geo.ScenePlan:
+        """What ``upscale_scene`` would do, without doing it."""
+        return geo.plan_scene(src, self.spec, options)
+
+    def upscale(
+        self,
+        image: NDArray[Any],
+        *,
+        value_range: tuple[float, float] | Literal["auto"] = "auto",
+        nodata: float | None = None,
+        colour: Colour = "low-frequency",
+    ) -> NDArray[Any]:
+        """Enlarge one image, of any size, through the same engine as a scene.
+
+        image: (h, w, 3), or (h, w) for a single band; uint8, uint16, int16, float32 and more.
+        value_range: what the network sees as black and white, in the image's units; 'auto' is
+        0..255 for uint8 and percentiles else. nodata: the value of empty pixels; NaN is always
+        empty. Returns (scale*h, scale*w, 3) or (scale*h, scale*w) in the same type and units.
+        Raises RasterError for a wrong shape or type.
+        """
+        bands = _bands_first(image)
+        with tempfile.TemporaryDirectory(prefix="slimdiffsr-") as folder:
+            src, dst = Path(folder) / "in.tif", Path(folder) / "out.tif"
+            _write_plain(src, bands, nodata)
+            options = geo.SceneOptions(
+                value_range=value_range, format="gtiff", creation_options={"COMPRESS": "NONE"}
+            )
+            self.upscale_scene(src, dst, options, colour=colour)
+            with rasterio.open(dst) as dataset:
+                result = dataset.read()
+        return result[0] if image.ndim == 2 else np.ascontiguousarray(np.moveaxis(result, 0, -1))
+
+    def restore(self, rgb_lr: Tensor, *, colour: Colour = "official") -> Tensor:
+        """One image through the network whole, as the released script does (MS 11).
+
+        rgb_lr: (b, 3, h, w) in [-1, 1]. Returns (b, 3, scale*h, scale*w) in [-1, 1], float32. Memory
+        grows with the image; ``upscale`` tiles instead.
+        """
+        sr = restore(self._run, rgb_lr, self.scale, max(1, OFFICIAL_PAD_HR_PX // self.scale))
+        if colour == "official":
+            sr = match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale))
+        return sr.clamp(-1, 1)
+
+    def predict(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the scene engine calls: (n, 3, t, t) in [0, 1] -> (n, 3, scale*t, scale*t)."""
+        return self._to_unit(self._run(torch.from_numpy(tiles) * 2 - 1))
+
+    def predict_matched(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``predict`` with the released script's colour match on each tile."""
+        rgb_lr = torch.from_numpy(tiles) * 2 - 1
+        sr = self._run(rgb_lr)
+        return self._to_unit(match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale)))
+
+    def _prepare(
+        self, options: geo.SceneOptions | None, colour: Colour
+    ) -> tuple[geo.SceneOptions, geo.Network]:
+        if colour not in ("low-frequency", "official", "none"):
+            raise ConfigError(f"colour must be low-frequency, official or none, got {colour!r}")
+        matched = colour == "official"
+        rule: Literal["low-frequency", "none"] = (
+            "low-frequency" if colour == "low-frequency" else "none"
+        )
+        fields = {f.name: getattr(self.spec, f.name) for f in dataclasses.fields(self.spec)}
+        fields["model_id"] += "+official-colour" if matched else ""
+        network = geo.Network(**fields, predict=self.predict_matched if matched else self.predict)
+        return dataclasses.replace(options or geo.SceneOptions(), colour=rule), network
+
+    @torch.inference_mode()
+    def _run(self, rgb_lr: Tensor) -> Tensor:
+        x = rgb_lr.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
+        out: Tensor = self.model(x).float()
+        return out
+
+    def _to_unit(self, rgb: Tensor) -> NDArray[np.float32]:
+        result: NDArray[np.float32] = (rgb / 2 + 0.5).cpu().contiguous().numpy()
+        return result
+
+
+def restore(
+    model: Callable[[Tensor], Tensor], rgb_lr: Tensor, scale: int, multiple_lr_px: int
+) -> Tensor:
+    """Run a network on an image of any size: padded right and below, cropped after.
+
+    rgb_lr: (b, 3, h, w) in [-1, 1]. Returns (b, 3, scale*h, scale*w). Mirrors the border, or repeats
+    its edge where the image is too small to mirror (MS 11).
+    """
+    height, width = rgb_lr.shape[-2:]
+    below, right = -height % multiple_lr_px, -width % multiple_lr_px
+    mode = "reflect" if below < height and right < width else "replicate"
+    padded = F.pad(rgb_lr, (0, right, 0, below), mode=mode) if below or right else rgb_lr
+    return model(padded)[..., : scale * height, : scale * width]
+
+
+def match_statistics(sr: Tensor, reference: Tensor) -> Tensor:
+    """Each image's and channel's mean and spread set to the reference's (MS 11, official colour).
+
+    sr, reference: (b, 3, h, w). Returns sr's shape.
+    """
+    spread, mean = torch.std_mean(sr, dim=(2, 3), keepdim=True)
+    wanted_spread, wanted_mean = torch.std_mean(reference, dim=(2, 3), keepdim=True)
+    return (sr - mean) / spread.clamp_min(1e-6) * wanted_spread + wanted_mean
+
+
+def _of_scale(name: str, family: list[str], scale: int) -> str:
+    wanted = f"{name}-x{scale}"
+    if wanted not in family:
+        scales = sorted({key.removeprefix(f"{name}-x").split("-")[0] for key in family})
+        raise ScaleError(f"{name} has scales {', '.join(scales)}, not {scale}")
+    return wanted
+
+
+def _bands_first(image: NDArray[Any]) -> NDArray[Any]:
+    if image.ndim == 2:
+        return image[np.newaxis]
+    if image.ndim == 3 and image.shape[2] in (1, 3):
+        return np.moveaxis(image, -1, 0)
+    raise RasterError(f"an image must be (h, w) or (h, w, 3), got shape {image.shape}")
+
+
+def _write_plain(path: Path, bands: NDArray[Any], nodata: float | None) -> None:
+    if bands.size == 0:
+        raise RasterError(f"the image is empty: shape {bands.shape}")
+    count, height, width = bands.shape
+    try:
+        profile = {
+            "driver": "GTiff", "count": count, "height": height, "width": width,
+            "dtype": bands.dtype, "nodata": nodata, "photometric": "RGB" if count == 3 else None,
+            "transform": Affine(2, 0, 0, 0, -2, 0),  # any but the identity, which rasterio warns of
+        }  # fmt: skip
+        with rasterio.open(path, "w", **{k: v for k, v in profile.items() if v is not None}) as dst:
+            dst.write(bands)
+    except (rasterio.errors.RasterioError, TypeError, ValueError, KeyError) as error:
+        raise RasterError(f"cannot upscale an array of {bands.dtype}: {error}") from None
