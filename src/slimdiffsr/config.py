@@ -381,34 +381,42 @@ def tiny_model(scale: Literal[4, 8] = 4) -> ModelConfig:
     )
 
 
-def tiny_training(scale: Literal[4, 8] = 4) -> TrainConfig:
-    """The recipe of the models that ship: first L1 alone, then all three losses."""
+def tiny_training(scale: Literal[4, 8] = 4, *, perceptual: bool = True) -> TrainConfig:
+    """The recipe of the models that ship: L1 alone, or from there all three losses."""
+    model = tiny_model(scale)
+    if not perceptual:
+        model = dataclasses.replace(model, name=f"{model.name}-faithful")
     return TrainConfig(
-        model=tiny_model(scale),
+        model=model,
         recipe=Recipe(scale=scale),
         loss=StudentLoss(
             l1=1.0,
-            lpips=1.0,
-            gan=0.02,
-            perceptual_from=2_000,
-            gan_from=4_000,
+            lpips=0.4 if perceptual else 0.0,
+            gan=0.015 if perceptual else 0.0,
+            gan_from=200,
             lpips_jitter=True,
         ),
         discriminator_width=32,
-        steps=16_000,
-        batch=48,
+        steps=4_000,
+        batch=64,
         crop_hr_px=192 if scale == 4 else 256,
         lr=5e-4,
-        lr_adversary=2e-4,
-        lr_final=2e-5,
-        warmup=200,
+        lr_adversary=3e-4,
+        lr_final=1e-5,
+        warmup=100,
+        decay_from=1_200,
         ema=0.999,
         validation_images=8,
         flip_all=True,
     )
 
 
-PRESETS: dict[str, TrainConfig] = {"tiny-x4": tiny_training(4), "tiny-x8": tiny_training(8)}
+PRESETS: dict[str, TrainConfig] = {
+    "tiny-x4": tiny_training(4),
+    "tiny-x4-faithful": tiny_training(4, perceptual=False),
+    "tiny-x8": tiny_training(8),
+    "tiny-x8-faithful": tiny_training(8, perceptual=False),
+}
 
 
 def load_preset(name: str) -> TrainConfig:
