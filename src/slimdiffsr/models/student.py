@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 from slimdiffsr.config import ModelConfig
 from slimdiffsr.models.autoencoder import WIDTH, taesd_decoder_tail, taesd_encoder_head
-from slimdiffsr.models.unet import SlimUNet
+from slimdiffsr.models.spec import student_spec
+from slimdiffsr.models.unet import UNet
 
 __all__ = [
     "DEAD_PARAMETERS",
@@ -37,7 +38,7 @@ class BaseStudent(nn.Module):
         outer = config.unet.widths[0]
         self.encoder = taesd_encoder_head()
         self.merge_in = nn.Conv2d(WIDTH, outer, 3, padding=1)  # Eq. 13
-        self.unet = SlimUNet(config.unet)
+        self.unet = UNet(student_spec(config.unet))
         self.merge_out = nn.Conv2d(outer, WIDTH, 3, padding=1)
         self.decoder = taesd_decoder_tail()
 
@@ -76,7 +77,7 @@ class TinyStudent(nn.Module):
         stem = config.stem_width
         self.stem = nn.Conv2d(3, stem, 3, padding=1)
         self.merge_in = nn.Conv2d(stem, outer, 3, stride=2, padding=1)
-        self.unet = SlimUNet(config.unet)
+        self.unet = UNet(student_spec(config.unet))
         inputs = (outer + stem, *config.decoder_widths[:-1])
         self.doublings = nn.ModuleList(
             nn.Conv2d(i, o, 3, padding=1)

@@ -1,0 +1,73 @@
+"""What a UNet is made of. One class, ``UNet``; the teacher and the students are values of this."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from slimdiffsr.config import UNetConfig
+
+__all__ = ["SD21", "UNetSpec", "student_spec"]
+
+
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
+class UNetSpec:
+    """Levels and parts of a UNet; the defaults are Stable Diffusion 2.1's."""
+
+    widths: tuple[int, ...] = (320, 640, 1280, 1280)  # one a level, finest first
+    layers: int = 2  # ResBlocks a level on the way down; one more on the way up
+    plain_levels: int = 1  # deepest levels without attention
+    mid: Literal["res", "attention"] = "attention"  # one ResBlock, or Res, Transformer, Res
+    mid_width: int = 1280
+    conv1: Literal["conv", "fsc"] = "conv"
+    conv2: Literal["conv", "dsc"] = "conv"
+    attention: Literal["self", "text", "qgam"] = "text"  # text: self-attention, then to the prompt
+    head_width: int = 64
+    text_width: int = 1024
+    time_width: int = 1280  # of the time embedding; 0: the network knows no timestep
+    latents: int = 4  # channels before conv_in and after conv_out; 0: features in, features out
+    norm: Literal["group", "pixel"] = "group"
+    groups: int = 32
+    ff_mult: int = 4
+    queries: int = 32  # QGAM
+    squeeze: int = 64  # QGAM
+    window_px: int | None = None  # pooling window of FSC, DSC, QGAM, in cells of level 0
+
+    def __post_init__(self) -> None:
+        if len(self.widths) < 2:
+            raise ValueError(f"a UNet has at least 2 levels, got widths {self.widths}")
+        for width in (*self.widths, self.mid_width):
+            if self.norm == "group" and width % self.groups:
+                raise ValueError(f"width {width} is not divisible into {self.groups} groups")
+        if self.mid == "attention" and self.mid_width != self.widths[-1]:
+            raise ValueError(
+                f"with mid='attention' mid_width must be the deepest width {self.widths[-1]}, "
+                f"got {self.mid_width}"
+            )
+        attended = self.widths[: len(self.widths) - self.plain_levels]
+        if self.attention != "qgam" and any(width % self.head_width for width in attended):
+            raise ValueError(f"widths {attended} are not divisible into {self.head_width} a head")
+
+    def window(self, level: int) -> int | None:
+        """The pooling window in cells of a level: it covers the same ground on each."""
+        return None if self.window_px is None else self.window_px >> level
+
+
+SD21 = UNetSpec()  # 865,910,724 parameters; SD-Turbo's too
+
+
+def student_spec(config: UNetConfig) -> UNetSpec:
+    """The slim student (MS 8): two levels, one ResBlock below, slim blocks, no time and no text."""
+    return UNetSpec(
+        plain_levels=0,
+        mid="res",
+        conv1="fsc",
+        conv2="dsc",
+        attention="qgam",
+        time_width=0,
+        latents=0,
+        **dataclasses.asdict(config),
+    )

