@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,9 @@ class _Friendly(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  typer's own Context
         """Run a command."""
+        # Read by OpenMP when torch loads it. Threads that spin while they wait make a network many
+        # times slower as soon as anything else, such as our own writer, wants their cores.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         try:
             return super().invoke(ctx)
         except SlimDiffSRError as error:
