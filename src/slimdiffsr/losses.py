@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["adversarial_loss", "discriminator_loss", "jitter", "perceptual_loss"]
+__all__ = [
+    "adversarial_loss",
+    "discriminator_loss",
+    "jitter",
+    "perceptual_loss",
+    "total_variation",
+    "uncertainty_loss",
+]
 
 GanKind = Literal["hinge", "bce_s"]
 REAL_TARGET = 0.8  # one-sided label smoothing of multilevel_sigmoid_s (MS 7)
@@ -76,3 +83,26 @@ def jitter(rgb: Tensor, rng: torch.Generator) -> Tensor:
             rgb, scale_factor=factor, mode="bilinear", align_corners=False, antialias=True
         )
     return rgb
+
+
+def uncertainty_loss(z_gt: Tensor, z_mean: Tensor, log_var: Tensor) -> Tensor:
+    """Eq. 5, mean over all elements; least where z_var is a third of the squared residual.
+
+    z_gt, z_mean, log_var: (b, 4, h, w). The 3 is 1 from the Gaussian and 2 from Jeffreys' prior.
+    Returns a float32 scalar.
+    """
+    residual, s = z_gt.float() - z_mean.float(), log_var.float()
+    return 0.5 * ((-s).exp() * residual.square() + 3 * s).mean()
+
+
+def total_variation(alpha_bar: Tensor) -> Tensor:
+    """L_TV of Eq. 21 with means for sums, so that it does not grow with the map.
+
+    alpha_bar: (b, 1, h, w) in [0, 1]. Returns a float32 scalar, 0 for one number an image.
+    """
+    x = alpha_bar.float()
+    total = x.new_zeros(())
+    for axis in (2, 3):
+        if x.shape[axis] > 1:
+            total = total + x.diff(dim=axis).square().mean()
+    return total

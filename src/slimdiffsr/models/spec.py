@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from slimdiffsr.config import UNetConfig
 
-__all__ = ["SD21", "UNetSpec", "student_spec"]
+__all__ = ["SD21", "PredictorSpec", "UNetSpec", "student_spec"]
 
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
@@ -71,3 +71,26 @@ def student_spec(config: UNetConfig) -> UNetSpec:
         latents=0,
         **dataclasses.asdict(config),
     )
+
+
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
+class PredictorSpec:
+    """The noise-level predictor (MS 3); ``gt_only`` and ``fixed`` are the ablations of Fig. 13."""
+
+    mode: Literal["map", "scalar", "gt_only", "fixed"] = "map"
+    param: Literal["direct", "eq9"] = "direct"
+    t_min: int = 1
+    t_max: int = 999
+    t_start: int = 200
+    width: int = 32
+    blocks: int = 6
+    log_signal_variance: float = 0.0  # eq9: of z_gt, whose variance is about 1 by its scaling
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t_min < self.t_start < self.t_max <= 999:
+            raise ValueError(
+                "timesteps must satisfy 0 <= t_min < t_start < t_max <= 999, got "
+                f"{self.t_min}, {self.t_start}, {self.t_max}"
+            )
+        if self.param == "eq9" and self.mode not in ("map", "scalar"):
+            raise ValueError(f"param='eq9' needs the uncertainty, which mode={self.mode!r} ignores")
