@@ -23,12 +23,11 @@ from torch.utils.tensorboard import SummaryWriter
 from slimdiffsr.checkpoint import load_state, load_strict, save_state
 from slimdiffsr.config import TrainConfig
 from slimdiffsr.data import PairPool, SampleNumbers, TrainingPairs
-from slimdiffsr.errors import TrainingError
+from slimdiffsr.errors import TrainingError, WeightsError
 
 __all__ = ["Average", "Progress", "Task", "TrainResult", "learning_rate_factor", "train"]
 
 STATE_FILE = "state.safetensors"
-LOG_EVERY = 50
 
 
 class Task(Protocol):
@@ -112,21 +111,20 @@ def train(
     """
     first = resume(task, out / STATE_FILE)
     deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
-    clock = _Clock(accelerator.device)
+    clock = _Clock(accelerator.device, first)
     logger = _Logger(out / "tensorboard", first, accelerator.is_main_process)
-    step, skipped = first, 0
+    step, skipped = first, 0  # step: updates done
+    losses: dict[str, Tensor] = {}
     sound = torch.tensor(True, device=accelerator.device)
     try:
-        for step, (lr, hr, passed_over) in enumerate(
-            _batches(config, pairs, first, accelerator), start=first + 1
-        ):
+        for lr, hr, passed_over in _batches(config, pairs, first, accelerator):
             skipped += int(passed_over.sum())
-            _set_learning_rate(task, learning_rate_factor(step - 1, config))
-            losses = task.update(lr, hr, step)
+            _set_learning_rate(task, learning_rate_factor(step, config))
+            losses = task.update(lr, hr, step + 1)
+            step += 1
             sound = sound & torch.isfinite(torch.stack(list(losses.values()))).all()
-            if step % LOG_EVERY == 0 or step % config.save_every == 0 or step == config.steps:
+            if step % config.log_every == 0 or step == config.steps:
                 _stop_unless(sound, losses, step, out)
-            if step % LOG_EVERY == 0 or step == config.steps:
                 progress = clock.progress(step, config, {k: float(v) for k, v in losses.items()})
                 logger.write(step, progress.losses, progress.images_per_s)
                 if on_progress is not None:
@@ -134,14 +132,17 @@ def train(
             if step % config.validate_every == 0 and accelerator.is_main_process:
                 logger.write(step, task.validate(step, out))
             if step % config.save_every == 0:
+                _stop_unless(sound & _finite(task), losses, step, out)
                 _save(task, step, out, accelerator)
             if time.monotonic() > deadline:
                 break
     except KeyboardInterrupt:
-        _save(task, step - 1, out, accelerator)
+        if sound & _finite(task):
+            _save(task, step, out, accelerator)
         raise
     finally:
         logger.close()
+    _stop_unless(sound & _finite(task), losses, step, out)
     _save(task, step, out, accelerator)
     return TrainResult(
         step, step >= config.steps, (step - first) * config.batch, clock.seconds(), skipped
@@ -190,9 +191,15 @@ def _stop_unless(sound: Tensor, losses: Mapping[str, Tensor], step: int, out: Pa
     if not sound:
         values = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
         raise TrainingError(
-            f"a loss was not finite at or shortly before step {step} ({values}); the last good "
-            f"state is in {out / STATE_FILE}: lower the learning rate and run the command again"
+            f"a loss or weight was not finite at or shortly before step {step} ({values}); the last "
+            f"good state is in {out / STATE_FILE}: lower the learning rate and run the command again"
         )
+
+
+def _finite(task: Task) -> Tensor:
+    # A finite loss can still have a gradient that is not.
+    weights = [p for module in task.modules.values() for p in module.parameters()]
+    return torch.stack([torch.isfinite(p).all() for p in weights]).all()
 
 
 def _set_learning_rate(task: Task, factor: float) -> None:
@@ -221,6 +228,13 @@ def resume(task: Task, path: Path) -> int:
     if not path.is_file():
         return 0
     state: dict[str, Any] = load_state(path)
+    for kind in ("modules", "optimizers", "averages"):
+        saved, wanted = sorted(state.get(kind, {})), sorted(getattr(task, kind))
+        if saved != wanted:
+            raise WeightsError(
+                f"{path} was saved by another kind of run: it has the {kind} {saved}, this run "
+                f"needs {wanted}; choose another output folder"
+            )
     for name, module in task.modules.items():
         load_strict(bare(module), state["modules"][name], f"{path} ({name})")
     for name, optimizer in task.optimizers.items():
@@ -241,15 +255,14 @@ def bare(module: nn.Module) -> nn.Module:
 class _Clock:
     """Wall time, and images per second since the last report."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, first_step: int) -> None:
         self.device = device
         self.start = self.last = time.monotonic()
-        self.last_step: int | None = None
+        self.last_step = first_step
 
     def progress(self, step: int, config: TrainConfig, losses: dict[str, float]) -> Progress:
         now = time.monotonic()
-        steps = LOG_EVERY if self.last_step is None else step - self.last_step
-        speed = steps * config.batch / max(1e-9, now - self.last)
+        speed = (step - self.last_step) * config.batch / max(1e-9, now - self.last)
         self.last, self.last_step = now, step
         memory = (
             torch.cuda.max_memory_allocated(self.device) / 2**30
