@@ -30,8 +30,11 @@ from slimdiffsr.models.lpips import LPIPS
 from slimdiffsr.models.student import build_student
 from slimdiffsr.training import Average, Progress, TrainResult, bare, train
 
+Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+
 __all__ = ["StudentPaths", "load_lpips", "train_student"]
 
+SMALLEST_VALIDATION_PX = 32  # what LPIPS needs
 VALIDATION_STREAM = 1 << 40  # sample numbers of the fixed validation set, far from training's
 
 
@@ -65,7 +68,7 @@ def load_lpips(path: Path | None) -> Callable[[Tensor, Tensor], Tensor]:
     packaged = lpips.LPIPS(net="squeeze", verbose=False).eval().requires_grad_(False)
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
-        values: Tensor = packaged(a, b)
+        values: Tensor = packaged.to(a.device)(a, b)
         return values.flatten()
 
     return distance
@@ -160,8 +163,7 @@ class StudentTask:
         total = weights.l1 * losses["l1"]
         if weights.lpips > 0 and step > weights.perceptual_from:
             rng = image_generator(self.config.seed + 1, step) if weights.lpips_jitter else None
-            with self.accelerator.autocast():
-                losses["lpips"] = perceptual_loss(self.lpips, sr.float(), hr, rng)
+            losses["lpips"] = perceptual_loss(self.lpips, sr.float(), hr, rng)  # float32: MS 11
             total = total + weights.lpips * losses["lpips"]
         if adversarial:
             adversary = bare(self.adversary).requires_grad_(False)
@@ -212,21 +214,22 @@ class StudentTask:
             rows.append(np.hstack([_to_uint8(enlarged), sr8, hr8]))
         folder = out / "validation"
         folder.mkdir(exist_ok=True)
-        Image.fromarray(np.vstack(rows)).save(folder / f"{step:07d}.png")
+        Image.fromarray(_stack(rows)).save(folder / f"{step:07d}.png")
         names = ("val/psnr_y", "val/ssim_y", "val/lpips", "val/grid_db")
         return dict(zip(names, np.mean(values, axis=0).tolist(), strict=True))
 
 
 def _validation_set(config: TrainConfig, paths: StudentPaths) -> list[tuple[Tensor, Tensor]]:
     """Fixed centre crops with fixed degradations."""
-    unit = 32 * config.model.scale
+    unit = config.model.multiple_lr_px * config.model.scale
+    most = max(unit, 256 // unit * unit)
     folders: Sequence[Path] = paths.data if paths.validation is None else (paths.validation,)
-    files = find_images(folders, min(unit, config.crop_hr_px)).files
+    files = find_images(folders, max(unit, SMALLEST_VALIDATION_PX)).files
     spread = np.linspace(0, len(files) - 1, min(config.validation_images, len(files)))
     pairs = []
     for number, index in enumerate(spread.round().astype(int)):
         hr = read_rgb(files[index])
-        height, width = (min(256, side // unit * unit or side) for side in hr.shape[1:])
+        height, width = (min(most, side // unit * unit) for side in hr.shape[1:])
         y, x = (hr.shape[1] - height) // 2, (hr.shape[2] - width) // 2
         hr = hr[:, y : y + height, x : x + width]
         rng = image_generator(config.seed, VALIDATION_STREAM + number)
@@ -245,6 +248,12 @@ def _optimizer(config: TrainConfig, module: nn.Module) -> Optimizer:
     )
 
 
-def _to_uint8(rgb: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _stack(rows: list[Pixels]) -> Pixels:
+    """Rows of pictures one below another, narrower ones filled with black."""
+    width = max(row.shape[1] for row in rows)
+    return np.vstack([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])
+
+
+def _to_uint8(rgb: Tensor) -> Pixels:
     """(3, h, w) in [0, 1] -> (h, w, 3) uint8."""
     return (rgb.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
