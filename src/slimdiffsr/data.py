@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -22,6 +22,7 @@ __all__ = ["ImageFolder", "PairPool", "SampleNumbers", "TrainingPairs", "find_im
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
 MOST_RETRIES = 20
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 
 Degrade = Callable[[Tensor, list[torch.Generator]], Tensor]
 MakeGenerator = Callable[[int, int], torch.Generator]
@@ -49,8 +50,9 @@ def find_images(folders: Sequence[Path], smallest_px: int) -> ImageFolder:
         for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS):
             try:
                 with Image.open(path) as image:
+                    _check_8_bit(image)
                     width, height = image.size
-            except (UnidentifiedImageError, OSError):
+            except UNREADABLE:
                 unreadable.append(path)
                 continue
             if min(width, height) < smallest_px:
@@ -70,10 +72,16 @@ def read_rgb(path: Path) -> Tensor:
     """An 8-bit RGB image as (3, h, w) float32 in [0, 1]. Raises DataError."""
     try:
         with Image.open(path) as image:
+            _check_8_bit(image)
             pixels = np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except UNREADABLE as error:
         raise DataError(f"cannot read the image {path}: {error}") from None
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+
+
+def _check_8_bit(image: Image.Image) -> None:
+    if image.mode.startswith(("I", "F")):  # Pillow would clip their values at 255
+        raise ValueError(f"8-bit images are needed, this one is of mode {image.mode}")
 
 
 class TrainingPairs(Dataset[tuple[Tensor, Tensor, int]]):
