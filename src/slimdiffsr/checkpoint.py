@@ -5,7 +5,9 @@ The only module that may unpickle, and only tensors (``import_official``).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -79,7 +81,10 @@ def resolve(source: str, *, revision: str | None = None) -> Path:
     Raises ModelNotFoundError, which lists what there is.
     """
     if source in BUNDLED:
-        return Path(str(resources.files("slimdiffsr") / "weights" / f"{source}.safetensors"))
+        bundled = Path(str(resources.files("slimdiffsr") / "weights" / f"{source}.safetensors"))
+        if not bundled.is_file():
+            raise ModelNotFoundError(f"{bundled} is missing; reinstall slimdiffsr")
+        return bundled
     path = Path(source).expanduser()
     if path.is_dir():
         path = path / HUB_FILE
@@ -119,7 +124,10 @@ def load_model(
     and is not the model's.
     """
     path = resolve(source, revision=revision)
-    digest = file_sha256(path)
+    try:
+        digest = file_sha256(path)
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from None
     if source in BUNDLED and digest != BUNDLED[source]:
         raise ChecksumError(
             f"{path} is not the published {source}: sha256 {digest[:12]}..., "
@@ -265,9 +273,11 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        kind = DiskFullError if error.errno == 28 else OutputError  # 28: ENOSPC
+        kind = DiskFullError if error.errno == errno.ENOSPC else OutputError
         raise kind(f"cannot write {path}: {error.strerror}; the previous file is kept") from None
+    finally:
+        with contextlib.suppress(OSError):  # renamed, never made, or its folder is none
+            temporary.unlink()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -277,7 +287,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write a training state atomically: tensors as safetensors, the rest as JSON beside them."""
     tensors: dict[str, Tensor] = {}
-    plain = _strip(state, "", tensors)
+    plain = _strip(state, tensors)
     write_atomically(path, save(tensors, {"state": json.dumps(plain)}))
 
 
@@ -290,16 +300,16 @@ def load_state(path: Path) -> dict[str, Any]:
     return restored
 
 
-def _strip(node: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401  any JSON
+def _strip(node: Any, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401  any JSON
     if isinstance(node, Tensor):
-        tensors[prefix] = node.detach().cpu().contiguous().clone()
-        return {"__tensor__": prefix}
+        name = str(len(tensors))  # paths of keys would collide: {0: a, "0": b}
+        tensors[name] = node.detach().cpu().contiguous().clone()
+        return {"__tensor__": name}
     if isinstance(node, Mapping):
         # Pairs keep the integer keys of an optimiser's state, which JSON objects would not.
-        items = [[k, _strip(v, f"{prefix}/{k}", tensors)] for k, v in node.items()]
-        return {"__items__": items}
+        return {"__items__": [[k, _strip(v, tensors)] for k, v in node.items()]}
     if isinstance(node, list | tuple):
-        return [_strip(v, f"{prefix}/{i}", tensors) for i, v in enumerate(node)]
+        return [_strip(v, tensors) for v in node]
     return node
 
 
@@ -380,7 +390,7 @@ def import_official(source: Path, target: Path, scale: int) -> str:
             f"{source} is not a PyTorch weight file of plain tensors: {type(error).__name__}"
         ) from None
     if not isinstance(official, Mapping) or not all(
-        isinstance(value, Tensor) for value in official.values()
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in official.items()
     ):
         raise WeightsError(f"{source} holds {type(official).__name__}, not a dict of tensors")
     model = build_student(config)
