@@ -1,0 +1,98 @@
+"""Students, images and weight files small enough for tests."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from slimdiffsr.config import (
+    ModelConfig,
+    Recipe,
+    StudentLoss,
+    TrainConfig,
+    UNetConfig,
+)
+from slimdiffsr.models.lpips import LPIPS
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+MICRO_UNET = UNetConfig(
+    widths=(8, 16),
+    mid_width=16,
+    layers=1,
+    norm="pixel",
+    groups=4,
+    ff_mult=1,
+    queries=4,
+    squeeze=8,
+    window_px=4,
+)
+
+
+def micro_model(**unet: Any) -> ModelConfig:
+    """A tiny 4x student of a few thousand parameters."""
+    return ModelConfig(
+        name="micro",
+        scale=4,
+        kind="tiny",
+        unet=dataclasses.replace(MICRO_UNET, **unet),
+        stem_width=8,
+        decoder_widths=(8, 8, 8),
+        tile_hr_px=64,
+        overlap_hr_px=32,
+    )
+
+
+def micro_training(**changes: Any) -> TrainConfig:
+    """Six steps with all three losses, logged and saved often, without worker processes."""
+    config = TrainConfig(
+        model=micro_model(),
+        recipe=Recipe(scale=4),
+        loss=StudentLoss(lpips=0.5, gan=0.1, perceptual_from=1, gan_from=2, lpips_jitter=True),
+        discriminator_width=8,
+        steps=6,
+        batch=2,
+        crop_hr_px=64,
+        lr=1e-3,
+        lr_final=1e-4,
+        warmup=2,
+        ema=0.9,
+        workers=0,
+        log_every=1,
+        save_every=2,
+        validate_every=3,
+        validation_images=2,
+        flip_all=True,
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def write_images(folder: Path, sizes: list[tuple[int, int]], seed: int = 0) -> list[Path]:
+    """Smooth colour noise as PNG files; sizes are (width, height)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    paths = []
+    for number, (width, height) in enumerate(sizes):
+        coarse = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+        path = folder / f"image{number}.png"
+        Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(path)
+        paths.append(path)
+    return paths
+
+
+def write_lpips(path: Path) -> Path:
+    """An LPIPS weight file with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(1)
+        save_file(LPIPS().state_dict(), path)
+    return path

@@ -1,0 +1,575 @@
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import pickle
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from students import SHARED, micro_model, seeded
+from torch import Tensor
+
+from slimdiffsr.checkpoint import (
+    BUNDLED,
+    file_sha256,
+    import_official,
+    interpolate_models,
+    load_model,
+    load_state,
+    load_strict,
+    official_to_ours,
+    resolve,
+    save_model,
+    save_state,
+    write_atomically,
+)
+from slimdiffsr.config import ModelConfig, tiny_model
+from slimdiffsr.errors import (
+    ChecksumError,
+    ConfigError,
+    DiskFullError,
+    ModelNotFoundError,
+    OutputError,
+    ScaleError,
+    SlimDiffSRError,
+    WeightsError,
+)
+from slimdiffsr.models.student import BaseStudent, Student, build_student
+
+PARITY = SHARED / "parity"
+pytestmark = pytest.mark.usefixtures("one_thread")
+needs_parity = pytest.mark.skipif(not PARITY.is_dir(), reason="no ../shared/parity")
+
+
+def student(seed: int = 0, **unet: Any) -> Student:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return build_student(micro_model(**unet))
+
+
+def saved(path: Path, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
+    save_model(path, student(seed), micro_model(), dtype=dtype)
+    return path
+
+
+def header_length(data: bytes) -> int:
+    length: int = struct.unpack("<Q", data[:8])[0]
+    return length
+
+
+def with_config(path: Path, **changes: Any) -> Path:
+    """Change the config in a weight file and nothing else."""
+    with safe_open(path, framework="pt") as file:
+        metadata = dict(file.metadata())
+    metadata["config"] = json.dumps({**json.loads(metadata["config"]), **changes})
+    save_file(load_file(path), path, metadata)
+    return path
+
+
+# The released student
+
+
+def released_shapes() -> dict[str, list[int]]:
+    shapes: dict[str, list[int]] = json.loads((PARITY / "official_student_keys.json").read_text())
+    return shapes
+
+
+def parity_value(key: str, shape: list[int]) -> Tensor:
+    """As the parity files' description says."""
+    r = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape)
+    r = r.astype(np.float32)
+    if key.endswith(".query"):
+        value = r
+    elif len(shape) >= 2:
+        value = r / np.float32(np.sqrt(np.prod(shape[1:])))
+    elif key.endswith("weight"):
+        value = 1 + np.float32(0.1) * r
+    else:
+        value = np.float32(0.05) * r
+    return torch.from_numpy(value)
+
+
+def hollow() -> dict[str, Tensor]:
+    """All tensors of the released student, in a file of a few kilobytes."""
+    return {f"module.{k}": torch.zeros(()).expand(s) for k, s in released_shapes().items()}
+
+
+@needs_parity
+def test_an_imported_student_reproduces_the_released_networks_output(tmp_path: Path) -> None:
+    values = {k: parity_value(k, s) for k, s in released_shapes().items()}
+    assert len(values) == 596
+    assert sum(v.numel() for v in values.values()) == 58_053_402
+    source, target = tmp_path / "net_params_4x.pkl", tmp_path / "base-x4.safetensors"
+    torch.save({f"module.{k}": v for k, v in values.items()}, source)
+    digest = import_official(source, target, scale=4)
+    source.unlink()
+    loaded = load_model(str(target), scale=4)
+    assert loaded.sha256 == digest == file_sha256(target)
+    assert loaded.config == ModelConfig(name="base-x4", scale=4)
+    assert isinstance(loaded.model, BaseStudent)
+    expected = np.load(PARITY / "official_student_io.npz")
+    x = torch.from_numpy(expected["x"])
+    with torch.inference_mode():
+        features = loaded.model.features(x).numpy()
+        y = loaded.model.restore(x).numpy()
+    np.testing.assert_allclose(features, expected["features"], atol=2e-4)
+    np.testing.assert_allclose(y, expected["y"], atol=2e-4)
+
+
+@needs_parity
+def test_names_are_read_with_and_without_the_prefix() -> None:
+    with_prefix = hollow()
+    without = {k.removeprefix("module."): v for k, v in with_prefix.items()}
+    ours, same = official_to_ours(with_prefix), official_to_ours(without)
+    with torch.device("meta"):
+        expected = build_student(ModelConfig(name="b", scale=4)).state_dict()
+    assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in expected.items()}
+    assert ours.keys() == same.keys()
+    assert len(with_prefix) - len(ours) == 12  # dead: six layers, each a weight and a bias
+
+
+@needs_parity
+def test_an_import_names_missing_unexpected_and_misshapen_tensors(tmp_path: Path) -> None:
+    tensors = hollow()
+    del tensors["module.merge_conv1.bias"]
+    tensors["module.unet.extra.weight"] = torch.zeros(1)
+    tensors["module.merge_conv2.bias"] = torch.zeros(65)
+    source, target = tmp_path / "net.pkl", tmp_path / "out.safetensors"
+    torch.save(tensors, source)
+    with pytest.raises(WeightsError) as caught:
+        import_official(source, target, scale=4)
+    message = str(caught.value)
+    assert "net.pkl" in message
+    assert "1 missing (merge_in.bias)" in message
+    assert "1 unexpected (unet.extra.weight)" in message
+    assert "1 misshapen (merge_out.bias (65,) instead of (64,))" in message
+    assert not target.exists()
+
+
+class Malicious:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.mkdir, (str(self.marker),))
+
+
+@pytest.mark.parametrize("container", ["pickle", "torch"])
+def test_a_pickle_with_code_in_it_is_refused_and_the_code_not_run(
+    tmp_path: Path, container: str
+) -> None:
+    source, marker = tmp_path / "evil.pkl", tmp_path / "was-here"
+    content = {"module.merge_conv1.bias": Malicious(marker)}
+    if container == "torch":
+        torch.save(content, source)
+    else:
+        source.write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(WeightsError, match="not a PyTorch weight file of plain tensors"):
+        import_official(source, tmp_path / "out.safetensors", scale=4)
+    assert not marker.exists()
+    pickle.loads(pickle.dumps(Malicious(marker)))
+    assert marker.exists()  # the trap itself works
+
+
+@pytest.mark.parametrize("content", [b"", b"not a pickle at all", b"\x80\x04K\x01."])
+def test_a_file_that_is_no_weight_file_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
+    source = tmp_path / "net.pkl"
+    source.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"net\.pkl"):
+        import_official(source, tmp_path / "out.safetensors", scale=4)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"a": 1}, {3: torch.zeros(1)}, torch.zeros(2)])
+def test_only_a_dict_of_named_tensors_is_imported(tmp_path: Path, content: Any) -> None:
+    source = tmp_path / "net.pkl"
+    torch.save(content, source)
+    with pytest.raises(WeightsError, match="not a dict of"):
+        import_official(source, tmp_path / "out.safetensors", scale=4)
+
+
+def test_an_import_needs_a_file_and_a_scale_that_exists(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"none\.pkl"):
+        import_official(tmp_path / "none.pkl", tmp_path / "out", scale=4)
+    torch.save({}, tmp_path / "net.pkl")
+    with pytest.raises(ConfigError, match=r"scale.*got 3"):
+        import_official(tmp_path / "net.pkl", tmp_path / "out", scale=3)
+
+
+# Saving and loading
+
+
+def test_a_saved_model_comes_back_with_its_config_and_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "m.safetensors"
+    before = student(3)
+    digest = save_model(path, before, micro_model(), {"step": "12"})
+    loaded = load_model(str(path))
+    assert loaded.config == micro_model()
+    assert (loaded.model_id, loaded.sha256) == ("micro", digest)
+    assert loaded.metadata["step"] == "12"
+    assert not loaded.model.training
+    assert not any(p.requires_grad for p in loaded.model.parameters())
+    for key, value in before.state_dict().items():
+        torch.testing.assert_close(loaded.model.state_dict()[key], value, rtol=0, atol=0)
+
+
+def test_half_precision_on_disk_is_single_precision_in_memory(tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.safetensors", dtype=torch.float16)
+    assert {v.dtype for v in load_file(path).values()} == {torch.float16}
+    before = student().state_dict()
+    for key, value in load_model(str(path)).model.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, before[key].half().float())
+
+
+def test_one_flipped_byte_among_the_tensors_is_found(tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.safetensors")
+    whole = path.read_bytes()
+    start = 8 + header_length(whole)
+    for position in (start, (start + len(whole)) // 2, len(whole) - 1):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0x10
+        path.write_bytes(damaged)
+        with pytest.raises(ChecksumError, match="damaged"):
+            load_model(str(path))
+
+
+def test_a_damaged_header_is_one_clear_error(tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.safetensors")
+    whole = path.read_bytes()
+    length = header_length(whole)
+    damages = {
+        "cut in the header": whole[: 8 + length // 2],
+        "cut in the tensors": whole[:-5],
+        "no length": whole[:3],
+        "empty": b"",
+        "length too large": b"\xff" * 8 + whole[8:],
+        "length too small": struct.pack("<Q", length - 7) + whole[8:],
+        "no brace": whole[:8] + b"x" + whole[9:],
+        "not UTF-8": whole[:20] + b"\xff" + whole[21:],
+        "zeros": whole[:8] + bytes(length) + whole[8 + length :],
+    }
+    for data in damages.values():
+        path.write_bytes(data)
+        with pytest.raises(WeightsError, match="not a readable safetensors file"):
+            load_model(str(path))
+
+
+def test_any_damaged_header_byte_gives_our_error_or_the_same_weights(tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.safetensors")
+    whole = path.read_bytes()
+    expected = student().state_dict()
+    for position in range(0, 8 + header_length(whole), 97):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        try:
+            state = load_model(str(path)).model.state_dict()
+        except SlimDiffSRError:
+            continue
+        assert all(torch.equal(state[key], value) for key, value in expected.items()), position
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colour": 1}, "colour: Unexpected"),
+        ({"tile_hr_px": 7}, "tile_hr_px 7"),
+        ({"scale": 3}, "3"),
+    ],
+)
+def test_a_config_this_version_cannot_read_is_named(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    path = with_config(saved(tmp_path / "m.safetensors"), **changes)
+    with pytest.raises(WeightsError, match=message) as caught:
+        load_model(str(path))
+    assert "m.safetensors" in str(caught.value)
+
+
+def test_a_file_without_config_says_how_to_import(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file(student().state_dict(), path)
+    with pytest.raises(WeightsError, match="import-weights"):
+        load_model(str(path))
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_model(path, student(), micro_model(layers=2))
+    with pytest.raises(WeightsError, match=r"missing \(unet\.down_blocks\.0\.attentions\.1"):
+        load_model(str(path))
+
+
+def test_long_lists_of_keys_are_cut() -> None:
+    with pytest.raises(WeightsError, match=r"missing \(.* and \d+ more\); 0 unexpected"):
+        load_strict(student(), {}, "nothing")
+
+
+def test_the_scale_asked_for_must_be_the_models(tmp_path: Path) -> None:
+    path = str(saved(tmp_path / "m.safetensors"))
+    assert load_model(path, scale=4).config.scale == 4
+    with pytest.raises(ScaleError, match="enlarges 4 times, not 8 times"):
+        load_model(path, scale=8)
+
+
+# Finding
+
+
+@pytest.mark.parametrize("name", sorted(BUNDLED))
+def test_a_bundled_model_loads_and_is_the_published_file(name: str) -> None:
+    path = resolve(name)
+    assert path.stat().st_size < 5_000_000
+    loaded = load_model(name)
+    assert loaded.sha256 == BUNDLED[name] == file_sha256(path)
+    assert loaded.model_id == name
+    assert "tensors_sha256" in loaded.metadata
+    scale = loaded.config.scale
+    with torch.inference_mode():
+        grey = loaded.model(torch.zeros(1, 3, 32, 32))
+    assert grey.shape == (1, 3, 32 * scale, 32 * scale)
+    assert grey.abs().max() < 0.5
+
+
+def test_another_file_under_a_bundled_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "weights"
+    saved(weights / "tiny-x4.safetensors")
+    monkeypatch.setattr("slimdiffsr.checkpoint.resources.files", lambda package: tmp_path)
+    with pytest.raises(ChecksumError, match="not the published tiny-x4"):
+        load_model("tiny-x4")
+    (weights / "tiny-x4.safetensors").unlink()
+    with pytest.raises(ModelNotFoundError, match="reinstall"):
+        load_model("tiny-x4")
+
+
+@pytest.mark.parametrize("source", ["tiny-x5", "no/such/file", "gone.safetensors", "a/b.pkl"])
+def test_an_unknown_model_lists_what_there_is(source: str) -> None:
+    with pytest.raises(ModelNotFoundError) as caught:
+        resolve(source)
+    message = str(caught.value)
+    assert repr(source) in message
+    assert all(name in message for name in BUNDLED)
+
+
+def test_a_local_folder_holds_its_model(tmp_path: Path) -> None:
+    path = saved(tmp_path / "model.safetensors")
+    assert resolve(str(tmp_path)) == path
+    assert load_model(str(tmp_path)).config == micro_model()
+
+
+def test_an_organisation_and_a_name_go_to_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path / "cached.safetensors")
+    asked: list[tuple[str, str, str | None]] = []
+
+    def download(repo: str, filename: str, *, revision: str | None = None) -> str:
+        asked.append((repo, filename, revision))
+        return str(path)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    assert load_model("some-org/some.model_2", revision="v1").config == micro_model()
+    assert asked == [("some-org/some.model_2", "model.safetensors", "v1")]
+
+
+def test_a_local_folder_wins_over_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path / "org" / "name" / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *a, **k: pytest.fail("asked"))
+    assert resolve("org/name") == Path("org/name/model.safetensors")
+
+
+def test_a_hub_that_cannot_be_reached_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    failures = [LocalEntryNotFoundError("offline"), ConnectionError("no route"), OSError("disk")]
+    for failure in failures:
+
+        def download(*args: Any, error: Exception = failure, **kwargs: Any) -> str:
+            raise error
+
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+        with pytest.raises(
+            ModelNotFoundError, match=r"cannot get model\.safetensors of 'org/name'"
+        ):
+            load_model("org/name")
+
+
+# Interpolation
+
+
+def test_interpolation_ends_at_both_models_and_halves_between(tmp_path: Path) -> None:
+    start, end = saved(tmp_path / "a.safetensors", 1), saved(tmp_path / "b.safetensors", 2)
+    first, second = student(1).state_dict(), student(2).state_dict()
+    for amount in (0.0, 0.5, 1.0):
+        target = tmp_path / "mixed.safetensors"
+        digest = interpolate_models(start, end, amount, target, name="mix", about={"note": "n"})
+        mixed = load_model(str(target))
+        assert (mixed.model_id, mixed.sha256, mixed.metadata["note"]) == ("mix", digest, "n")
+        assert file_sha256(start) in mixed.metadata["interpolated"]
+        for key, value in mixed.model.state_dict().items():
+            expected = ((1 - amount) * first[key] + amount * second[key]).half().float()
+            torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_models_of_different_architecture_have_nothing_between_them(tmp_path: Path) -> None:
+    start, end = saved(tmp_path / "a.safetensors"), tmp_path / "b.safetensors"
+    other = micro_model(queries=8)
+    save_model(end, build_student(other), other)
+    target = tmp_path / "mixed.safetensors"
+    with pytest.raises(WeightsError, match="misshapen") as caught:
+        interpolate_models(start, end, 0.5, target, name="mix", about={})
+    assert "a.safetensors" in str(caught.value)
+    assert "b.safetensors" in str(caught.value)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("amount", [-0.1, 1.1, float("nan")])
+def test_interpolation_does_not_extrapolate(tmp_path: Path, amount: float) -> None:
+    with pytest.raises(ConfigError, match=r"in \[0, 1\]"):
+        interpolate_models(tmp_path, tmp_path, amount, tmp_path, name="m", about={})
+
+
+# Writing
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(errno.ENOSPC, DiskFullError), (errno.EIO, OutputError)]
+)
+def test_a_write_that_fails_keeps_the_old_file_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]
+) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"before")
+
+    def full(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(kind, match="previous file is kept"):
+        save_model(path, student(), micro_model())
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_is_interrupted_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "file", b"data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_a_file_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for path in (tmp_path / "file" / "m", tmp_path / "file" / "deeper" / "m"):
+        with pytest.raises(OutputError, match="cannot write"):
+            write_atomically(path, b"data")
+
+
+def test_a_write_replaces_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for content in (b"one", b"two"):
+        write_atomically(path, content)
+        assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# Training state
+
+
+def test_a_real_optimisers_state_survives(tmp_path: Path) -> None:
+    def make() -> tuple[torch.nn.Linear, torch.optim.Adam]:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            layer = torch.nn.Linear(3, 2)
+        return layer, torch.optim.Adam(layer.parameters(), 0.1)
+
+    def step(layer: torch.nn.Linear, optimizer: torch.optim.Adam, seed: int) -> None:
+        layer(torch.rand(4, 3, generator=seeded(seed))).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    layer, optimizer = make()
+    for seed in range(3):
+        step(layer, optimizer, seed)
+    path = tmp_path / "state.safetensors"
+    save_state(path, {"net": layer.state_dict(), "optimizer": optimizer.state_dict(), "step": 3})
+    state = load_state(path)
+    assert state["step"] == 3
+    assert list(state["optimizer"]["state"]) == [0, 1]  # integers, as Adam wrote them
+    again, resumed = make()
+    again.load_state_dict(state["net"])
+    resumed.load_state_dict(state["optimizer"])
+    step(layer, optimizer, 9)
+    step(again, resumed, 9)
+    assert torch.equal(again.weight, layer.weight)
+    assert torch.equal(again.bias, layer.bias)
+
+
+def test_a_state_keeps_types_names_and_plain_values(tmp_path: Path) -> None:
+    state: dict[Any, Any] = {
+        "a/b": torch.tensor([1.0]),
+        "a": {"b": torch.tensor([2], dtype=torch.int64)},
+        0: torch.tensor(3.0, dtype=torch.float16),
+        "0": torch.zeros(0, 2),
+        "list": [torch.tensor(True), "text", None, 1.5, [True]],
+        "__tensor__": "a/b",
+        "empty": {},
+    }
+    path = tmp_path / "state.safetensors"
+    save_state(path, state)
+    back: dict[Any, Any] = load_state(path)
+    assert list(back) == list(state)
+    assert torch.equal(back["a/b"], torch.tensor([1.0]))
+    assert back["a"]["b"].tolist() == [2]
+    assert (back[0].dtype, back[0].item()) == (torch.float16, 3.0)
+    assert back["0"].shape == (0, 2)
+    assert back["list"][0].item() is True
+    assert back["list"][1:] == ["text", None, 1.5, [True]]
+    assert (back["__tensor__"], back["empty"]) == ("a/b", {})
+
+
+def test_shared_tensors_and_views_are_saved_whole(tmp_path: Path) -> None:
+    tensor = torch.arange(6.0).reshape(2, 3)
+    path = tmp_path / "state.safetensors"
+    save_state(path, {"one": tensor, "same": tensor, "turned": tensor.T})
+    back = load_state(path)
+    assert torch.equal(back["one"], tensor)
+    assert torch.equal(back["same"], tensor)
+    assert torch.equal(back["turned"], tensor.T)
+
+
+def test_a_file_that_is_no_state_is_one_clear_error(tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.safetensors")
+    with pytest.raises(WeightsError, match="not a training state"):
+        load_state(path)
+    path.write_bytes(b"rubbish")
+    with pytest.raises(WeightsError, match="not a readable safetensors file"):
+        load_state(path)
+    with pytest.raises(WeightsError, match="no weight file"):
+        load_state(tmp_path / "none")
+
+
+def test_the_config_is_saved_with_the_weights(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    config = dataclasses.replace(tiny_model(4), name="mine")
+    save_model(path, build_student(config), config)
+    with safe_open(path, framework="pt") as file:
+        text = file.metadata()["config"]
+    assert json.loads(text)["unet"]["window_px"] == config.unet.window_px
+    assert load_model(str(path)).config == config

@@ -1,0 +1,385 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.accelerator import Accelerator
+from PIL import Image
+from safetensors.torch import load_file
+from students import micro_training, seeded, write_images, write_lpips
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+from slimdiffsr.checkpoint import load_model, load_state
+from slimdiffsr.config import TrainConfig
+from slimdiffsr.data import TrainingPairs, find_images
+from slimdiffsr.degrade import image_generator
+from slimdiffsr.errors import TrainingError, WeightsError
+from slimdiffsr.stages import StudentPaths, load_lpips, train_student
+from slimdiffsr.training import (
+    STATE_FILE,
+    Average,
+    Progress,
+    TrainResult,
+    learning_rate_factor,
+    train,
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+# Learning rate and average
+
+
+def test_the_learning_rate_warms_up_holds_and_decays_to_its_end() -> None:
+    config = micro_training(steps=100, warmup=10, decay_from=40, lr=1e-3, lr_final=1e-4)
+    factors = [learning_rate_factor(step, config) for step in range(101)]
+    np.testing.assert_allclose(factors[:10], np.arange(1, 11) / 10)
+    assert set(factors[10:40]) == {1.0}
+    # Half a cosine from 1 at step 40 to 0.1 at step 100.
+    expected = [0.55 + 0.45 * math.cos(math.pi * (step - 40) / 60) for step in range(40, 101)]
+    np.testing.assert_allclose(factors[40:], expected)
+
+
+def test_the_learning_rate_is_constant_without_an_end() -> None:
+    config = micro_training(steps=100, warmup=0, lr_final=None)
+    assert {learning_rate_factor(step, config) for step in range(200)} == {1.0}
+
+
+def test_the_average_is_the_recurrence_with_a_short_memory_at_first() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(5.0)
+    average = Average(model, decay=0.5)
+    expected = 5.0
+    for step, value in enumerate((1.0, 2.0, 8.0, -3.0), start=1):
+        model.weight.data.fill_(value)
+        average.update(model, step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+        assert average.weights["weight"].item() == pytest.approx(expected, abs=1e-5)
+    assert model.weight.item() == -3.0
+
+
+# The loop, with a task of one number
+
+
+class Counting:
+    """Adds up what it is given; fails, or grows an infinite weight, on request."""
+
+    def __init__(self, *, nan_loss_at: int = -1, nan_weight_at: int = -1) -> None:
+        self.module = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(self.module.weight)
+        self.modules: dict[str, nn.Module] = {"sum": self.module}
+        self.optimizers: dict[str, Optimizer] = {"sum": SGD(self.module.parameters(), 1.0)}
+        self.base_lr = {"sum": 2.0}
+        self.averages: dict[str, Average] = {}
+        self.nan_loss_at = nan_loss_at
+        self.nan_weight_at = nan_weight_at
+        self.steps: list[int] = []
+        self.rates: list[float] = []
+        self.validated: list[int] = []
+        self.interrupt_at = -1
+
+    def update(self, lr: Tensor, hr: Tensor, step: int) -> dict[str, Tensor]:
+        assert lr.shape[2:] == (16, 16)
+        assert hr.shape[2:] == (64, 64)
+        assert -1 <= hr.min() < 0 < hr.max() <= 1
+        if step == self.interrupt_at:
+            raise KeyboardInterrupt
+        self.steps.append(step)
+        self.rates.append(self.optimizers["sum"].param_groups[0]["lr"])
+        self.module.weight.data += hr.mean() + step
+        if step == self.nan_weight_at:
+            self.module.weight.data += math.inf
+        return {"loss": torch.tensor(math.nan if step == self.nan_loss_at else 1.0)}
+
+    def validate(self, step: int, out: Path) -> dict[str, float]:
+        self.validated.append(step)
+        return {"val/score": float(step)}
+
+    def weight(self) -> float:
+        return self.module.weight.item()
+
+
+def quarter(hr: Tensor, rngs: list[torch.Generator]) -> Tensor:
+    return hr[..., ::4, ::4]
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> TrainingPairs:
+    write_images(tmp_path / "data", [(80, 96), (64, 64), (128, 64)])
+    images = find_images([tmp_path / "data"], 64)
+    return TrainingPairs(images, 64, 1, quarter, image_generator)
+
+
+def run(
+    task: Counting,
+    pairs: TrainingPairs,
+    out: Path,
+    config: TrainConfig | None = None,
+    *,
+    max_minutes: float | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> TrainResult:
+    return train(
+        config or micro_training(), task, pairs, out, Accelerator(),
+        max_minutes=max_minutes, on_progress=on_progress,
+    )  # fmt: skip
+
+
+def saved_step(out: Path) -> int:
+    step: int = load_state(out / STATE_FILE)["step"]
+    return step
+
+
+def test_a_run_takes_all_steps_in_order_at_the_planned_rates(
+    pairs: TrainingPairs, tmp_path: Path
+) -> None:
+    task, seen = Counting(), list[Progress]()
+    config = micro_training()
+    result = run(task, pairs, tmp_path / "out", on_progress=seen.append)
+    assert task.steps == [1, 2, 3, 4, 5, 6]
+    assert task.rates == [2.0 * learning_rate_factor(step, config) for step in range(6)]
+    assert task.validated == [3, 6]
+    assert (result.step, result.finished, result.images, result.unreadable) == (6, True, 12, 0)
+    assert [(p.step, p.steps, dict(p.losses)) for p in seen] == [
+        (step, 6, {"loss": 1.0}) for step in task.steps
+    ]
+    assert all(p.images_per_s > 0 for p in seen)
+    assert saved_step(tmp_path / "out") == 6
+
+
+def test_speed_is_counted_from_the_first_step_of_this_call(
+    pairs: TrainingPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    run(Counting(), pairs, out, micro_training(steps=2))
+    times = iter(range(1000))
+    monkeypatch.setattr("slimdiffsr.training.time.monotonic", lambda: float(next(times)))
+    seen: list[Progress] = []
+    run(Counting(), pairs, out, micro_training(log_every=5), on_progress=seen.append)
+    # The clock ticks once a reading: at the start, after steps 3 and 4, and for the report.
+    assert [(p.step, p.images_per_s) for p in seen] == [(5, 3 * 2 / 3), (6, 2 / 2)]
+
+
+@pytest.mark.parametrize("pool", [0, 3])
+def test_a_run_cut_anywhere_goes_on_as_if_it_had_not_been(
+    pairs: TrainingPairs, tmp_path: Path, pool: int
+) -> None:
+    config = micro_training(pool=pool)
+    whole = Counting()
+    run(whole, pairs, tmp_path / "whole", config)
+    for cut in (1, 2, 5, 6):
+
+        def stop(progress: Progress, at: int = cut) -> None:
+            if progress.step == at:
+                raise KeyboardInterrupt
+
+        out = tmp_path / f"cut{cut}"
+        with pytest.raises(KeyboardInterrupt):
+            run(Counting(), pairs, out, config, on_progress=stop)
+        assert saved_step(out) == cut
+        again = Counting()
+        assert run(again, pairs, out, config).finished
+        assert again.steps == list(range(cut + 1, 7))
+        assert again.weight() == whole.weight()
+
+
+def test_an_interrupt_before_the_first_step_saves_step_zero(
+    pairs: TrainingPairs, tmp_path: Path
+) -> None:
+    task = Counting()
+    task.interrupt_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        run(task, pairs, tmp_path / "out")
+    assert saved_step(tmp_path / "out") == 0
+    assert run(Counting(), pairs, tmp_path / "out").step == 6
+
+
+def test_a_finished_run_does_nothing_more(pairs: TrainingPairs, tmp_path: Path) -> None:
+    run(Counting(), pairs, tmp_path / "out")
+    task = Counting()
+    result = run(task, pairs, tmp_path / "out")
+    assert (task.steps, result.finished, result.images) == ([], True, 0)
+
+
+def test_time_that_is_up_ends_the_run_saved(pairs: TrainingPairs, tmp_path: Path) -> None:
+    task = Counting()
+    result = run(task, pairs, tmp_path / "out", max_minutes=0)
+    assert (result.step, result.finished, task.steps) == (1, False, [1])
+    assert saved_step(tmp_path / "out") == 1
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
+    pairs: TrainingPairs, tmp_path: Path
+) -> None:
+    config = micro_training(log_every=5)
+    for field in ("nan_loss_at", "nan_weight_at"):
+        out = tmp_path / field
+        task = Counting(**{field: 3})
+        with pytest.raises(TrainingError, match=r"step 4 .*last good state is in .*out|step 4"):
+            run(task, pairs, out, config)
+        state = load_state(out / STATE_FILE)
+        assert state["step"] == 2
+        assert torch.isfinite(state["modules"]["sum"]["weight"]).all()
+        assert run(Counting(), pairs, out, config).finished
+
+
+def test_neither_ctrl_c_nor_the_end_of_time_saves_weights_that_are_not_finite(
+    pairs: TrainingPairs, tmp_path: Path
+) -> None:
+    config = micro_training(log_every=100, save_every=100)
+    task = Counting(nan_loss_at=2)
+    task.interrupt_at = 4
+    with pytest.raises(KeyboardInterrupt):
+        run(task, pairs, tmp_path / "a", config)
+    assert not (tmp_path / "a" / STATE_FILE).exists()
+    with pytest.raises(TrainingError):
+        run(Counting(nan_weight_at=1), pairs, tmp_path / "b", config, max_minutes=0)
+    assert not (tmp_path / "b" / STATE_FILE).exists()
+
+
+def test_unreadable_images_are_counted(pairs: TrainingPairs, tmp_path: Path) -> None:
+    pairs.images.files[0].write_bytes(b"broken")
+    assert run(Counting(), pairs, tmp_path / "out").unreadable > 0
+
+
+def test_the_state_of_another_kind_of_run_is_refused(pairs: TrainingPairs, tmp_path: Path) -> None:
+    run(Counting(), pairs, tmp_path / "out")
+    task = Counting()
+    task.averages["sum"] = Average(task.module, 0.9)
+    with pytest.raises(WeightsError, match=r"averages \[\], this run needs \['sum'\]"):
+        run(task, pairs, tmp_path / "out")
+
+
+def scalars(out: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(out / "tensorboard"))  # type: ignore[no-untyped-call]
+    events.Reload()  # type: ignore[no-untyped-call]
+    return {
+        tag: [(e.step, e.value) for e in events.Scalars(tag)]  # type: ignore[no-untyped-call]
+        for tag in events.Tags()["scalars"]  # type: ignore[no-untyped-call]
+    }
+
+
+def test_the_curves_of_a_resumed_run_go_on(pairs: TrainingPairs, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(Counting(), pairs, out, max_minutes=0)
+    run(Counting(), pairs, out)
+    curves = scalars(out)
+    assert curves["loss"] == [(step, 1.0) for step in range(1, 7)]
+    assert curves["val/score"] == [(3, 3.0), (6, 6.0)]
+    assert [step for step, _ in curves["images_per_s"]] == list(range(1, 7))
+
+
+# A student, with its adversary and LPIPS
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> StudentPaths:
+    # Validation images of unequal, odd sizes, all smaller than the usual picture.
+    write_images(tmp_path / "data", [(100, 70), (90, 130)])
+    (tmp_path / "data" / "broken.png").write_bytes(b"")
+    lpips = write_lpips(tmp_path / "lpips.safetensors")
+    return StudentPaths(data=(tmp_path / "data",), out=tmp_path / "whole", lpips=lpips)
+
+
+def test_a_student_cut_and_resumed_ends_with_the_same_weights(paths: StudentPaths) -> None:
+    config = micro_training()
+    losses: list[Progress] = []
+    result = train_student(config, paths, on_progress=losses.append)
+    assert (result.step, result.finished, result.unreadable) == (6, True, 1)
+    # LPIPS joins after one step and the adversary after two.
+    assert [sorted(p.losses) for p in losses[:3]] == [
+        ["l1"], ["l1", "lpips"], ["adversary", "gan", "l1", "lpips"],
+    ]  # fmt: skip
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 4:
+            raise KeyboardInterrupt
+
+    torch.rand(7)  # the global generator must not matter
+    cut = dataclasses.replace(paths, out=paths.out.with_name("cut"))
+    with pytest.raises(KeyboardInterrupt):
+        train_student(config, cut, on_progress=stop)
+    rest: list[Progress] = []
+    assert train_student(config, cut, on_progress=rest.append).finished
+    assert [dict(p.losses) for p in rest] == [dict(p.losses) for p in losses[4:]]
+
+    for name in ("model.safetensors", STATE_FILE):
+        first, second = load_file(paths.out / name), load_file(cut.out / name)
+        assert first.keys() == second.keys()
+        for key, value in first.items():
+            assert torch.equal(value, second[key]), (name, key)
+
+    check_outputs(paths.out, config)
+
+
+def check_outputs(out: Path, config: TrainConfig) -> None:
+    """What a finished run leaves: pictures, curves, the config, and averaged weights."""
+    for step in (3, 6):
+        with Image.open(out / "validation" / f"{step:07d}.png") as picture:
+            # LR, SR and HR side by side, sides cut to multiples of 32; narrower rows are filled.
+            assert picture.size == (3 * 96, 64 + 128)
+            assert np.asarray(picture).std() > 10
+    curves = scalars(out)
+    assert {"l1", "lpips", "gan", "adversary", "val/psnr_y", "val/lpips"} <= curves.keys()
+    assert [step for step, _ in curves["val/ssim_y"]] == [3, 6]
+    assert json.loads((out / "config.json").read_text())["steps"] == 6
+    loaded = load_model(str(out))
+    assert loaded.config == config.model
+    assert loaded.metadata["step"] == "6"
+    state = load_state(out / STATE_FILE)
+    weights, raw = loaded.model.state_dict(), state["modules"]["student"]
+    for key, value in state["averages"]["student"].items():
+        assert torch.equal(weights[key], value)
+    assert any(not torch.equal(weights[key], raw[key]) for key in weights)
+
+
+def test_training_starts_from_given_weights(
+    paths: StudentPaths,
+) -> None:
+    config = micro_training(steps=1, lr=1e-9, lr_adversary=1e-9, lr_final=None, ema=0.0)
+    train_student(dataclasses.replace(config, seed=5), paths)
+    start = paths.out / "model.safetensors"
+    other = dataclasses.replace(paths, out=paths.out.with_name("other"), start=start)
+    train_student(config, other)
+    given = load_file(start)
+    for key, value in load_file(other.out / "model.safetensors").items():
+        torch.testing.assert_close(value, given[key], rtol=0, atol=1e-6)
+
+
+def test_the_lpips_package_serves_where_no_file_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Packaged(nn.Module):
+        def __init__(self, net: str, verbose: bool) -> None:
+            super().__init__()
+            assert net == "squeeze"
+            self.weight = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return self.weight * (a - b).abs().mean((1, 2, 3), keepdim=True)
+
+    module = types.ModuleType("lpips")
+    module.LPIPS = Packaged  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lpips", module)
+    distance = load_lpips(None)
+    a = torch.rand(3, 3, 8, 8, generator=seeded())
+    assert distance(a, a + 1).tolist() == pytest.approx([2.0, 2.0, 2.0])
+
+
+def test_without_lpips_weights_the_error_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(Exception, match="--lpips FILE"):
+        load_lpips(None)
+    with pytest.raises(WeightsError, match=r"none\.safetensors"):
+        load_lpips(tmp_path / "none.safetensors")
