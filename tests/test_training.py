@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import sys
+import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -278,6 +279,22 @@ def test_the_curves_of_a_resumed_run_go_on(pairs: TrainingPairs, tmp_path: Path)
     assert curves["loss"] == [(step, 1.0) for step in range(1, 7)]
     assert curves["val/score"] == [(3, 3.0), (6, 6.0)]
     assert [step for step, _ in curves["images_per_s"]] == list(range(1, 7))
+
+
+def test_steps_logged_after_the_last_save_are_not_in_the_curves_twice(
+    pairs: TrainingPairs, tmp_path: Path
+) -> None:
+    def crash(progress: Progress) -> None:
+        if progress.step == 5:
+            raise RuntimeError("power cut")
+
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(Counting(), pairs, out, micro_training(save_every=3), on_progress=crash)
+    assert saved_step(out) == 3
+    time.sleep(1.1)  # log files are named by the second
+    run(Counting(), pairs, out, micro_training(save_every=3))
+    assert [step for step, _ in scalars(out)["loss"]] == [1, 2, 3, 4, 5, 6]
 
 
 # A student, with its adversary and LPIPS

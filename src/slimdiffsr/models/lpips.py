@@ -90,6 +90,4 @@ class LPIPS(nn.Module):
 
 def unit_channels(x: Tensor) -> Tensor:
     """Each position's channel vector at length one; 1e-10 as published."""
-    # vector_norm, unlike the root of a sum, has a gradient where a ReLU has closed all channels.
-    length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return x / (length + 1e-10)
+    return x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10)
