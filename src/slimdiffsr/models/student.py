@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from slimdiffsr.config import ModelConfig
 from slimdiffsr.models.autoencoder import WIDTH, taesd_decoder_tail, taesd_encoder_head
-from slimdiffsr.models.spec import student_spec
-from slimdiffsr.models.unet import UNet
+from slimdiffsr.models.spec import UNetSpec, student_spec
+from slimdiffsr.models.unet import BlockOutputs, UNet
 
 __all__ = [
     "DEAD_PARAMETERS",
@@ -30,15 +30,18 @@ DEAD_PARAMETERS = {
 
 
 class BaseStudent(nn.Module):
-    """The paper's student: bicubic enlargement, TAESD halves, UNet, two fused convolutions."""
+    """The paper's student: bicubic enlargement, TAESD halves, UNet, two fused convolutions.
 
-    def __init__(self, config: ModelConfig) -> None:
+    ``spec`` puts another UNet between them, as the ablations do.
+    """
+
+    def __init__(self, config: ModelConfig, spec: UNetSpec | None = None) -> None:
         super().__init__()
         self.config = config
-        outer = config.unet.widths[0]
+        self.unet = UNet(student_spec(config.unet) if spec is None else spec)
+        outer = self.unet.spec.widths[0]
         self.encoder = taesd_encoder_head()
         self.merge_in = nn.Conv2d(WIDTH, outer, 3, padding=1)  # Eq. 13
-        self.unet = UNet(student_spec(config.unet))
         self.merge_out = nn.Conv2d(outer, WIDTH, 3, padding=1)
         self.decoder = taesd_decoder_tail()
 
@@ -51,15 +54,25 @@ class BaseStudent(nn.Module):
 
     def restore(self, enlarged: Tensor) -> Tensor:
         """enlarged: (b, 3, H, W) in [-1, 1], already of the output's size. Same shape back."""
-        if self.config.taesd_affine:
-            enlarged = enlarged / 2 + 0.5
-        out: Tensor = self.decoder(self.features(enlarged))
-        return out * 2 - 1 if self.config.taesd_affine else out
+        out: Tensor = self.decoder(self.features(self._into_taesd(enlarged)))
+        return self._out_of_taesd(out)
 
     def features(self, enlarged: Tensor) -> Tensor:
         """What enters the decoder: (b, 3, H, W) -> (b, 64, H/8, W/8)."""
         out: Tensor = self.merge_out(self.unet(self.merge_in(self.encoder(enlarged))))
         return out
+
+    def restore_with_blocks(self, enlarged: Tensor) -> tuple[Tensor, BlockOutputs]:
+        """As ``restore``, and what distillation compares with the teacher's."""
+        blocks = self.unet.blocks(self.merge_in(self.encoder(self._into_taesd(enlarged))))
+        out: Tensor = self.decoder(self.merge_out(self.unet.head(blocks.last)))
+        return self._out_of_taesd(out), blocks
+
+    def _into_taesd(self, rgb: Tensor) -> Tensor:
+        return rgb / 2 + 0.5 if self.config.taesd_affine else rgb
+
+    def _out_of_taesd(self, rgb: Tensor) -> Tensor:
+        return rgb * 2 - 1 if self.config.taesd_affine else rgb
 
 
 class TinyStudent(nn.Module):
