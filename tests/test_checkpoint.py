@@ -32,7 +32,7 @@ from slimdiffsr.checkpoint import (
     save_state,
     write_atomically,
 )
-from slimdiffsr.config import ModelConfig, tiny_model
+from slimdiffsr.config import ModelConfig
 from slimdiffsr.errors import (
     ChecksumError,
     ConfigError,
@@ -44,6 +44,7 @@ from slimdiffsr.errors import (
     WeightsError,
 )
 from slimdiffsr.models.student import BaseStudent, Student, build_student
+from slimdiffsr.presets import tiny_model
 
 PARITY = SHARED / "parity"
 pytestmark = pytest.mark.usefixtures("one_thread")

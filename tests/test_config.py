@@ -9,7 +9,6 @@ import pytest
 from pydantic import ValidationError
 
 from slimdiffsr.config import (
-    PRESETS,
     Blur,
     ModelConfig,
     Noise,
@@ -24,6 +23,7 @@ from slimdiffsr.config import (
     to_dict,
 )
 from slimdiffsr.errors import ConfigError
+from slimdiffsr.presets import PRESETS
 
 BASE = {"name": "base-x4", "scale": 4}
 TINY = {

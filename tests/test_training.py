@@ -7,6 +7,7 @@ import sys
 import time
 import types
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from torch.optim import SGD, Optimizer
 
 from slimdiffsr.checkpoint import load_model, load_state
 from slimdiffsr.config import TrainConfig
-from slimdiffsr.data import TrainingPairs, find_images
+from slimdiffsr.data import TrainingPairs, find_images, training_batches
 from slimdiffsr.degrade import image_generator
 from slimdiffsr.errors import TrainingError, WeightsError
 from slimdiffsr.stages import StudentPaths, load_lpips, train_student
@@ -131,8 +132,10 @@ def run(
     max_minutes: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> TrainResult:
+    config = config or micro_training()
+    batches = partial(training_batches, config, pairs, device=torch.device("cpu"))
     return train(
-        config or micro_training(), task, pairs, out, Accelerator(),
+        config, task, batches, out, Accelerator(),
         max_minutes=max_minutes, on_progress=on_progress,
     )  # fmt: skip
 

@@ -32,6 +32,16 @@ if TYPE_CHECKING:
 __all__ = ["app", "main", "rio_command"]
 
 RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".png", ".img", ".jpg", ".jpeg")
+NEVER_WRITTEN = (".vrt", ".jp2", ".img", ".jpg", ".jpeg", ".webp", ".gif")
+
+# What the library's messages call an option, and what it is called here.
+OPTION_NAMES = {
+    "chunk_hr_px": "--chunk",
+    "overlap_hr_px": "--overlap",
+    "value_range": "--range",
+    "allow overwriting": "give --overwrite",
+}
+EXTRAS = {"accelerate": "train", "PIL": "train", "tensorboard": "train"}
 
 
 class _Friendly(TyperGroup):
@@ -45,8 +55,14 @@ class _Friendly(TyperGroup):
         try:
             return super().invoke(ctx)
         except SlimDiffSRError as error:
-            _note(f"error: {error}")
+            _note(f"error: {_sentence(error)}")
             raise typer.Exit(error.exit_status) from None
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRAS:
+                raise
+            hint = f"pip install 'slimdiffsr[{EXTRAS[error.name]}]'"
+            _note(f"error: this needs the package {error.name}: {hint}")
+            raise typer.Exit(ConfigError.exit_status) from None
         except KeyboardInterrupt:
             _note("stopped; the same command goes on from here")
             raise typer.Exit(InterruptedRunError.exit_status) from None
@@ -62,6 +78,24 @@ app = typer.Typer(
 )
 train_app = typer.Typer(help="Train models.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"slimdiffsr {version('slimdiffsr')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version)
+    ] = False,
+) -> None:
+    pass
+
 
 ModelOption = Annotated[
     str,
@@ -108,7 +142,9 @@ def upscale(
     value_range: RangeOption = "auto",
     bounds: BoundsOption = None,
     window: WindowOption = None,
-    format: Annotated[str, typer.Option(help="cog, gtiff or png.")] = "cog",
+    format: Annotated[
+        str | None, typer.Option(help="cog, gtiff or png; default: png if OUT says so, else cog.")
+    ] = None,
     colour: Annotated[str, typer.Option(help="low-frequency, official or none.")] = "low-frequency",
     overlap: Annotated[int | None, typer.Option(help="Tile overlap, output pixels.")] = None,
     chunk: Annotated[int, typer.Option(help="Unit of work and resume, output pixels.")] = 4096,
@@ -132,16 +168,20 @@ def upscale(
         all_bands=all_bands,
         bounds=_four("--bounds", bounds, float),
         window=_four("--window", window, int),
-        format=cast(Any, format),  # SceneOptions checks it
+        format=cast(Any, _format(format, paths[-1])),  # SceneOptions checks it
         chunk_hr_px=chunk,
         overlap_hr_px=overlap,
         creation_options=_creation_options(co or []),
         overwrite=overwrite,
     )
     upscaler = Upscaler.from_pretrained(model, scale=scale, device=device, precision=precision)
-    jobs = _jobs(paths, upscaler.scale, format)
+    jobs = _jobs(paths, upscaler.scale, options.format)
 
     def run(job: _Job) -> dict[str, Any]:
+        if len(jobs) > 1 and job.target.exists() and not overwrite:
+            # Not a failure: an interrupted command with many inputs, given again, goes on.
+            _note(f"kept: {job.target} exists already; give --overwrite to replace it")
+            return {"src": job.source, "dst": str(job.target), "kept": True}
         with _scene_progress(job.source, quiet) as show:
             report = upscaler.upscale_scene(
                 job.source, job.target, options, colour=colour, on_progress=show  # type: ignore[arg-type]
@@ -166,9 +206,9 @@ def info(
 ) -> None:
     """Say what would be done with a raster, or what a model is."""
     from slimdiffsr.geo import SceneOptions
-    from slimdiffsr.upscale import BASELINES, Upscaler, model_names
+    from slimdiffsr.upscale import Upscaler, model_names
 
-    if path in model_names() or path in {"tiny"} | BASELINES.keys() or path.endswith("safetensors"):
+    if path in model_names() or path == "tiny" or _looks_like_model(path):
         return _report(_model_facts(path, scale), as_json)
     options = SceneOptions(
         bands=_integers("--bands", bands),
@@ -227,16 +267,20 @@ def evaluate(
 ) -> None:
     """Measure models on pairs of images: PSNR-Y, SSIM-Y, LPIPS, grid energy, consistency."""
     from slimdiffsr.evaluate import evaluate_folder, report_markdown
-    from slimdiffsr.stages import load_lpips
     from slimdiffsr.upscale import Upscaler
 
-    distance = None if lpips is None else load_lpips(lpips)
-    first = Upscaler.from_pretrained(model[0], device=device)
+    distance = None
+    if lpips is not None:
+        from slimdiffsr.stages import load_lpips
+
+        distance = load_lpips(lpips)
+    names = _row_names(model)
+    scale = Upscaler.from_pretrained(model[0], device=device).scale
     restorers = {
-        name: Upscaler.from_pretrained(name, scale=first.scale, device=device).upscale
-        for name in model
+        name: Upscaler.from_pretrained(source, scale=scale, device=device).upscale
+        for name, source in names.items()
     }
-    report = evaluate_folder(restorers, lr, hr, scale=first.scale, lpips=distance, out_dir=out)
+    report = evaluate_folder(restorers, lr, hr, scale=scale, lpips=distance, out_dir=out)
     print(report_markdown(report))
 
 
@@ -257,7 +301,8 @@ def train_student(
     dry_run: Annotated[bool, typer.Option(help="Print the resolved config and stop.")] = False,
 ) -> None:
     """Train a student on folders of sharp images; the same command again goes on."""
-    from slimdiffsr.config import load_preset, override, to_dict
+    from slimdiffsr.config import override, to_dict
+    from slimdiffsr.presets import load_preset
 
     resolved = override(load_preset(config), assignments=tuple(set_ or ()))
     if dry_run:
@@ -323,10 +368,10 @@ def _run_all(jobs: list[_Job], run: Callable[[_Job], dict[str, Any]], as_json: b
             if len(jobs) == 1 or error.exit_status == 130:
                 raise
             failed += 1
-            _note(f"error: {error}")
-            results.append({"src": job.source, "error": str(error)})
+            _note(f"error: {_sentence(error)}")
+            results.append({"src": job.source, "error": _sentence(error)})
     if as_json:
-        print(json.dumps(results, indent=1))
+        print(json.dumps(results, indent=1, allow_nan=False))
     if failed:
         _note(f"{failed} of {len(jobs)} inputs failed")
         raise typer.Exit(1)
@@ -341,7 +386,8 @@ def _jobs(paths: list[str], scale: int, format: str) -> list[_Job]:
     if not many and not Path(target).is_dir() and not target.endswith(("/", "\\")):
         return [_Job(inputs[0], Path(target))]
     folder = Path(target)
-    _make_folder(folder)
+    if folder.is_file():
+        raise OutputError(f"several inputs need a folder as output, but {folder} is a file")
     suffix = ".png" if format == "png" else ".tif"
     jobs = [_Job(path, folder / f"{Path(path).stem}_x{scale}{suffix}") for path in inputs]
     taken: dict[Path, str] = {}
@@ -352,7 +398,47 @@ def _jobs(paths: list[str], scale: int, format: str) -> list[_Job]:
                 "give them different outputs"
             )
         taken[job.target] = job.source
+    _make_folder(folder)
     return jobs
+
+
+def _format(asked: str | None, target: str) -> str:
+    """The format asked for, or that of the output's name; they must not contradict."""
+    if target == "-":
+        raise OutputError("the output must be a file: a GeoTIFF cannot be written to a pipe")
+    suffix = Path(target).suffix.lower()
+    suffix = "" if Path(target).is_dir() or target.endswith(("/", "\\")) else suffix
+    if suffix in NEVER_WRITTEN:
+        raise OutputError(f"the output is a GeoTIFF or a PNG: name {target} .tif or .png")
+    found = asked or ("png" if suffix == ".png" else "cog")
+    wrong = (".tif", ".tiff") if found == "png" else (".png",)
+    if suffix in wrong:
+        raise OutputError(f"--format {found} does not fit the name {target}: change one of them")
+    return found
+
+
+def _looks_like_model(path: str) -> bool:
+    """Weights, or a name that is neither a file nor has a suffix, as 'org/name' on the hub."""
+    place = Path(path)
+    absent = not place.exists() and not place.suffix and ":" not in path and path[:1] != "/"
+    return path.endswith(".safetensors") or place.is_dir() or absent
+
+
+def _row_names(models: list[str]) -> dict[str, str]:
+    """A name for each model that can be a folder's: a file's or a repository's last part."""
+    names: dict[str, str] = {}
+    for source in models:
+        name = Path(source).name.removesuffix(".safetensors")
+        if names.setdefault(name, source) != source:
+            raise ConfigError(f"two models are called {name}: {names[name]} and {source}")
+    return names
+
+
+def _sentence(error: SlimDiffSRError) -> str:
+    text = str(error)
+    for name, option in OPTION_NAMES.items():
+        text = text.replace(name, option)
+    return text
 
 
 def _rasters(source: str) -> list[str]:
@@ -387,7 +473,7 @@ def _model_facts(source: str, scale: int | None) -> dict[str, Any]:
 
 def _report(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(facts, indent=1))
+        print(json.dumps(facts, indent=1, allow_nan=False))
         return
     for name, value in facts.items():
         lines = value if isinstance(value, list) and value and isinstance(value[0], str) else None
@@ -397,8 +483,9 @@ def _report(facts: dict[str, Any], as_json: bool) -> None:
 
 
 def _plain(record: Any) -> dict[str, Any]:  # noqa: ANN401  any dataclass
-    """A dataclass as JSON would have it."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(record), default=str))
+    """A dataclass as JSON would have it; what JSON cannot hold, as NaN, becomes text."""
+    text = json.dumps(dataclasses.asdict(record), default=str)
+    plain: dict[str, Any] = json.loads(text, parse_constant=str)
     return plain
 
 

@@ -1,7 +1,7 @@
 """Every setting, as frozen dataclasses that check themselves.
 
-Presets are Python values at the end of the file; a TOML file or ``--set`` only overrides them, and
-an unknown key is an error. Sources: "MS n" is section n of the method notes in ``docs/method.md``.
+Presets (``presets.py``) are Python values; a TOML file or ``--set`` only overrides them, and an
+unknown key is an error. Sources: "MS n" is section n of the method notes in ``docs/method.md``.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ __all__ = [
     "StudentLoss",
     "TrainConfig",
     "UNetConfig",
+    "merge",
     "override",
     "parse",
+    "read_toml",
     "to_dict",
 ]
 
@@ -314,21 +316,22 @@ def to_dict(config: Any) -> dict[str, Any]:  # noqa: ANN401  any of the dataclas
 def override(config: T, toml: Path | None = None, assignments: tuple[str, ...] = ()) -> T:
     """A copy of ``config`` with the values of a TOML file, then of ``key.path=value`` strings.
 
-    Values are read as TOML, and as plain text where they are not TOML. An unknown key is a
+    Values are read as TOML (and ``none``), and as plain text where they are not TOML. An unknown key is a
     ConfigError.
     """
     values = to_dict(config)
     if toml is not None:
-        _merge(values, _read_toml(toml))
+        merge(values, read_toml(toml))
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"expected key=value, got {assignment!r}")
-        _merge(values, _nest(key.strip().split("."), _toml_value(text.strip())))
+        merge(values, _nest(key.strip().split("."), _toml_value(text.strip())))
     return parse(type(config), values)
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as nested values. Raises ConfigError."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # not TOML, or not UTF-8
@@ -336,6 +339,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _toml_value(text: str) -> Any:  # noqa: ANN401  whatever TOML holds
+    if text == "none":  # which TOML cannot say
+        return None
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -348,89 +353,10 @@ def _nest(path: list[str], value: object) -> dict[str, Any]:
     return value  # type: ignore[return-value]  # path is never empty
 
 
-def _merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
+def merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Put nested values into others, key by key."""
     for key, value in changes.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
+            merge(into[key], value)
         else:
             into[key] = value
-
-
-# ---------------------------------------------------------------------------------------------
-# Presets
-
-
-def tiny_model(scale: Literal[4, 8] = 4) -> ModelConfig:
-    """The student for laptops and plugins: 1.4 M parameters, 4.4 GMAC for 512x512 pixels at 4x."""
-    return ModelConfig(
-        name=f"tiny-x{scale}",
-        scale=scale,
-        kind="tiny",
-        unet=UNetConfig(
-            widths=(48, 96),
-            mid_width=192,
-            layers=3,
-            norm="pixel",
-            ff_mult=2,
-            queries=16,
-            squeeze=32,
-            window_px=8,
-        ),
-        overlap_hr_px=16 * scale,
-        decoder_widths=(40, 24, 16) if scale == 4 else (40, 32, 24, 12),
-    )
-
-
-def tiny_training(scale: Literal[4, 8] = 4, *, perceptual: bool = True) -> TrainConfig:
-    """The recipe of the models that ship: L1 alone, or from there all three losses."""
-    model = tiny_model(scale)
-    if not perceptual:
-        model = dataclasses.replace(model, name=f"{model.name}-faithful")
-    return TrainConfig(
-        model=model,
-        recipe=Recipe(scale=scale),
-        loss=StudentLoss(
-            l1=1.0,
-            lpips=0.4 if perceptual else 0.0,
-            gan=0.015 if perceptual else 0.0,
-            gan_from=200,
-            lpips_jitter=True,
-        ),
-        discriminator_width=32,
-        steps=4_000,
-        batch=64,
-        crop_hr_px=192 if scale == 4 else 256,
-        lr=5e-4,
-        lr_adversary=3e-4,
-        lr_final=1e-5,
-        warmup=100,
-        decay_from=1_200,
-        ema=0.999,
-        validation_images=8,
-        flip_all=True,
-    )
-
-
-PRESETS: dict[str, TrainConfig] = {
-    "tiny-x4": tiny_training(4),
-    "tiny-x4-faithful": tiny_training(4, perceptual=False),
-    "tiny-x8": tiny_training(8),
-    "tiny-x8-faithful": tiny_training(8, perceptual=False),
-}
-
-
-def load_preset(name: str) -> TrainConfig:
-    """A preset by name, or a TOML file with ``preset = "..."`` and what it changes.
-
-    Raises ConfigError, which lists the presets.
-    """
-    path = Path(name)
-    if name in PRESETS:
-        return PRESETS[name]
-    if path.suffix != ".toml":
-        raise ConfigError(f"no preset {name!r}: there are {', '.join(sorted(PRESETS))}")
-    values = _read_toml(path)
-    base = load_preset(str(values.pop("preset", "tiny-x4")))
-    merged = to_dict(base)
-    _merge(merged, values)
-    return parse(TrainConfig, merged)

@@ -16,9 +16,18 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from slimdiffsr.config import TrainConfig
 from slimdiffsr.errors import DataError
 
-__all__ = ["ImageFolder", "PairPool", "SampleNumbers", "TrainingPairs", "find_images", "read_rgb"]
+__all__ = [
+    "ImageFolder",
+    "PairPool",
+    "SampleNumbers",
+    "TrainingPairs",
+    "find_images",
+    "read_rgb",
+    "training_batches",
+]
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
 MOST_RETRIES = 20
@@ -172,27 +181,32 @@ class SampleNumbers:
 
 
 class PairPool:
-    """Pairs prepared once and drawn again and again, turned and mirrored (pair pool, MS 12).
+    """Pairs prepared once and drawn again and again, turned and mirrored.
 
-    For machines whose accelerator waits for its CPU; 8-bit pairs lose nothing.
+    For machines whose accelerator waits for its CPU; 8-bit pairs lose nothing. Not the authors'
+    pair pool, a queue that mixes the degradations of consecutive batches (MS 12).
     """
 
-    def __init__(self, lr: Tensor, hr: Tensor) -> None:
+    def __init__(self, lr: Tensor, hr: Tensor, skipped: int = 0) -> None:
         self.lr = lr  # (n, 3, h, w) uint8
         self.hr = hr  # (n, 3, scale*h, scale*w) uint8
+        self.skipped = skipped  # unreadable images passed over while preparing
 
     @classmethod
     def prepare(cls, pairs: TrainingPairs, count: int, workers: int) -> PairPool:
         """Samples 0 to count-1 of ``pairs``, made by ``workers`` processes."""
         numbers = [list(range(i, min(i + 64, count))) for i in range(0, count, 64)]
         loader = DataLoader(pairs, batch_sampler=numbers, num_workers=workers)
-        batches = [((lr * 255).round().byte(), (hr * 255).round().byte()) for lr, hr, _ in loader]
-        lrs, hrs = zip(*batches, strict=True)
-        return cls(torch.cat(lrs), torch.cat(hrs))
+        batches = [
+            ((lr * 255).round().byte(), (hr * 255).round().byte(), int(skipped.sum()))
+            for lr, hr, skipped in loader
+        ]
+        lrs, hrs, skipped = zip(*batches, strict=True)
+        return cls(torch.cat(lrs), torch.cat(hrs), sum(skipped))
 
     def to(self, device: torch.device) -> PairPool:
         """The pool in a device's memory."""
-        return PairPool(self.lr.to(device), self.hr.to(device))
+        return PairPool(self.lr.to(device), self.hr.to(device), self.skipped)
 
     def draw(
         self, batch: int, rng: torch.Generator, *, turn: bool, share: slice
@@ -214,3 +228,46 @@ class PairPool:
                 chosen = chosen.transpose(-1, -2)
             drawn.append(chosen.contiguous())
         return drawn[0], drawn[1]
+
+
+def training_batches(
+    config: TrainConfig,
+    pairs: TrainingPairs,
+    first_step: int,
+    *,
+    device: torch.device,
+    process: int = 0,
+    processes: int = 1,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """A process's LR and HR in [-1, 1] for each step left, and unreadable images passed over."""
+    numbers = SampleNumbers(first_step, config.steps, config.batch, process, processes)
+    if config.pool:
+        yield from _pool_batches(config, pairs, numbers, device)
+        return
+    loader = DataLoader(
+        pairs,
+        batch_sampler=numbers,
+        num_workers=config.workers,
+        pin_memory=device.type == "cuda",
+    )
+    for lr, hr, skipped in loader:
+        yield (
+            lr.to(device, non_blocking=True) * 2 - 1,
+            hr.to(device, non_blocking=True) * 2 - 1,
+            skipped,
+        )
+
+
+def _pool_batches(
+    config: TrainConfig, pairs: TrainingPairs, numbers: SampleNumbers, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    pool = PairPool.prepare(pairs, config.pool, config.workers)
+    skipped = torch.tensor(pool.skipped)
+    pool = pool.to(device)
+    size = config.batch // numbers.processes
+    share = slice(numbers.process * size, (numbers.process + 1) * size)
+    for step in range(numbers.first_step, numbers.last_step):
+        rng = pairs.make_generator(config.seed + 2, step)
+        lr, hr = pool.draw(config.batch, rng, turn=config.flip_all, share=share)
+        yield lr * 2 - 1, hr * 2 - 1, skipped
+        skipped = torch.zeros(())

@@ -1,4 +1,4 @@
-"""The paper's training stages, one function each."""
+"""Training stages, one function each. So far the student without a teacher."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from slimdiffsr.checkpoint import load_strict, load_tensors, save_model, write_atomically
 from slimdiffsr.config import TrainConfig, to_dict
-from slimdiffsr.data import TrainingPairs, find_images, read_rgb
+from slimdiffsr.data import TrainingPairs, find_images, read_rgb, training_batches
 from slimdiffsr.degrade import degrade, image_generator
 from slimdiffsr.errors import DataError
 from slimdiffsr.losses import adversarial_loss, discriminator_loss, perceptual_loss
@@ -101,8 +101,12 @@ def train_student(
         flip_all=config.flip_all,
     )
     task = StudentTask(config, paths, accelerator)
+    batches = partial(
+        training_batches, config, pairs, device=accelerator.device,
+        process=accelerator.process_index, processes=accelerator.num_processes,
+    )  # fmt: skip
     result = train(
-        config, task, pairs, paths.out, accelerator,
+        config, task, batches, paths.out, accelerator,
         max_minutes=max_minutes, on_progress=on_progress,
     )  # fmt: skip
     if accelerator.is_main_process:

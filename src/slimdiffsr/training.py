@@ -17,15 +17,15 @@ import torch
 from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from slimdiffsr.checkpoint import load_state, load_strict, save_state
 from slimdiffsr.config import TrainConfig
-from slimdiffsr.data import PairPool, SampleNumbers, TrainingPairs
 from slimdiffsr.errors import TrainingError, WeightsError
 
 __all__ = ["Average", "Progress", "Task", "TrainResult", "learning_rate_factor", "train"]
+
+Batches = Callable[[int], Iterator[tuple[Tensor, Tensor, Tensor]]]
 
 STATE_FILE = "state.safetensors"
 
@@ -97,7 +97,7 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
 def train(
     config: TrainConfig,
     task: Task,
-    pairs: TrainingPairs,
+    batches: Batches,
     out: Path,
     accelerator: Accelerator,
     *,
@@ -108,6 +108,9 @@ def train(
 
     Finds the state in ``out`` and goes on from there. Raises TrainingError when a loss is not
     finite; the last good state stays on disk. Ctrl-C saves and raises KeyboardInterrupt.
+
+    batches: from the steps already done to this process's LR and HR in [-1, 1], and how many
+    unreadable images were passed over, for each step that is left.
     """
     first = resume(task, out / STATE_FILE)
     deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
@@ -117,7 +120,7 @@ def train(
     losses: dict[str, Tensor] = {}
     sound = torch.tensor(True, device=accelerator.device)
     try:
-        for lr, hr, passed_over in _batches(config, pairs, first, accelerator):
+        for lr, hr, passed_over in batches(first):
             skipped += int(passed_over.sum())
             _set_learning_rate(task, learning_rate_factor(step, config))
             losses = task.update(lr, hr, step + 1)
@@ -147,43 +150,6 @@ def train(
     return TrainResult(
         step, step >= config.steps, (step - first) * config.batch, clock.seconds(), skipped
     )
-
-
-def _batches(
-    config: TrainConfig, pairs: TrainingPairs, first: int, accelerator: Accelerator
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """This process's LR and HR in [-1, 1], and the unreadable images passed over, step by step."""
-    device = accelerator.device
-    numbers = SampleNumbers(
-        first, config.steps, config.batch, accelerator.process_index, accelerator.num_processes
-    )
-    if config.pool:
-        yield from _pool_batches(config, pairs, numbers, device)
-        return
-    loader = DataLoader(
-        pairs,
-        batch_sampler=numbers,
-        num_workers=config.workers,
-        pin_memory=device.type == "cuda",
-    )
-    for lr, hr, skipped in loader:
-        yield (
-            lr.to(device, non_blocking=True) * 2 - 1,
-            hr.to(device, non_blocking=True) * 2 - 1,
-            skipped,
-        )
-
-
-def _pool_batches(
-    config: TrainConfig, pairs: TrainingPairs, numbers: SampleNumbers, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    pool = PairPool.prepare(pairs, config.pool, config.workers).to(device)
-    size = config.batch // numbers.processes
-    share = slice(numbers.process * size, (numbers.process + 1) * size)
-    for step in range(numbers.first_step, numbers.last_step):
-        rng = pairs.make_generator(config.seed + 2, step)
-        lr, hr = pool.draw(config.batch, rng, turn=config.flip_all, share=share)
-        yield lr * 2 - 1, hr * 2 - 1, torch.zeros(1)
 
 
 def _stop_unless(sound: Tensor, losses: Mapping[str, Tensor], step: int, out: Path) -> None:
