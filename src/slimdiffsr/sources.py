@@ -8,26 +8,38 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
+import torch
+from safetensors.torch import save
 from torch import Tensor
 
-from slimdiffsr.checkpoint import file_sha256, load_tensors
+from slimdiffsr.checkpoint import file_sha256, load_tensors, write_atomically
 from slimdiffsr.diffusion import PredictionType
-from slimdiffsr.errors import ChecksumError, ModelNotFoundError, WeightsError
+from slimdiffsr.errors import ChecksumError, ConfigError, ModelNotFoundError, WeightsError
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 __all__ = [
+    "PROMPT",
     "SD_REPOSITORIES",
     "TAESD_REPOSITORIES",
     "Repository",
     "diffusers_to_ours",
+    "embed_prompt",
     "fetch",
+    "load_kl",
     "load_sd_unet",
     "load_taesd",
     "prediction_type",
 ]
+
+T = TypeVar("T")
+PROMPT = "High-quality, 4K, satellite images."  # Fig. 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +47,7 @@ class Repository:
     """A repository on the Hugging Face hub, and the sha256 of those files that are pinned."""
 
     name: str
-    revision: str | None = None
+    revision: str = "main"
     sha256: Mapping[str, str] | None = None  # by path inside the repository
 
 
@@ -154,3 +166,71 @@ def load_taesd(folder: Path | None = None) -> dict[str, Tensor]:
         }
     tensors, _ = load_tensors(fetch(TAESD_FILE, TAESD_REPOSITORIES, folder))
     return {re.sub(r"^(en|de)coder\.layers\.", r"\1coder.", k): v for k, v in tensors.items()}
+
+
+def load_kl(folder: Path | None = None) -> AutoencoderKL:
+    """Stable Diffusion's autoencoder, from the folder's or the repository's ``vae/``."""
+    try:
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    except ImportError:
+        raise ConfigError("the autoencoder needs diffusers: " + _INSTALL) from None
+
+    def load(place: str, revision: str) -> AutoencoderKL:
+        vae: AutoencoderKL = AutoencoderKL.from_pretrained(
+            place, subfolder="vae", revision=revision
+        )
+        return vae
+
+    return _first("vae/", load, folder)
+
+
+def embed_prompt(
+    prompt: str = PROMPT, folder: Path | None = None, cache: Path | None = None
+) -> Tensor:
+    """The prompt's embedding, (1, 77, 1024): the text encoder runs once, then ``cache`` is read."""
+    if cache is not None and cache.is_file():
+        tensors, about = load_tensors(cache)
+        if about.get("prompt") == prompt and "embedding" in tensors:
+            return tensors["embedding"]
+    try:
+        from transformers import CLIPTextModel, CLIPTokenizer
+    except ImportError:
+        raise ConfigError("the prompt needs transformers: " + _INSTALL) from None
+
+    def load(place: str, revision: str) -> tuple[CLIPTokenizer, CLIPTextModel]:
+        return (
+            CLIPTokenizer.from_pretrained(place, subfolder="tokenizer", revision=revision),
+            CLIPTextModel.from_pretrained(place, subfolder="text_encoder", revision=revision),
+        )
+
+    tokenizer, encoder = _first("tokenizer/ and text_encoder/", load, folder)
+    words = tokenizer(
+        prompt,
+        padding="max_length",
+        max_length=encoder.config.max_position_embeddings,
+        truncation=True,
+        return_tensors="pt",
+    )
+    with torch.no_grad():
+        embedding: Tensor = encoder(words.input_ids).last_hidden_state.float()
+    if cache is not None:
+        write_atomically(cache, save({"embedding": embedding}, {"prompt": prompt}))
+    return embedding
+
+
+_INSTALL = "pip install 'slimdiffsr[teacher]'"
+
+
+def _first(what: str, load: Callable[[str, str], T], folder: Path | None) -> T:
+    places = [(str(folder), "main")] if folder else [(r.name, r.revision) for r in SD_REPOSITORIES]
+    failures = []
+    for place, revision in places:
+        try:
+            return load(place, revision)
+        except (OSError, ValueError) as error:
+            failures.append(f"{place} ({type(error).__name__})")
+    names = ", ".join(r.name for r in SD_REPOSITORIES)
+    raise ModelNotFoundError(
+        f"cannot load {what} of Stable Diffusion from {'; '.join(failures)}: download it from one "
+        f"of {names} and give the folder"
+    )
