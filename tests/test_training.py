@@ -26,7 +26,7 @@ from slimdiffsr.config import TrainConfig
 from slimdiffsr.data import TrainingPairs, find_images, training_batches
 from slimdiffsr.degrade import image_generator
 from slimdiffsr.errors import TrainingError, WeightsError
-from slimdiffsr.stages import StudentPaths, load_lpips, train_student
+from slimdiffsr.stages import RunPaths, load_lpips, train_student
 from slimdiffsr.training import (
     STATE_FILE,
     Average,
@@ -304,15 +304,15 @@ def test_steps_logged_after_the_last_save_are_not_in_the_curves_twice(
 
 
 @pytest.fixture
-def paths(tmp_path: Path) -> StudentPaths:
+def paths(tmp_path: Path) -> RunPaths:
     # Validation images of unequal, odd sizes, all smaller than the usual picture.
     write_images(tmp_path / "data", [(100, 70), (90, 130)])
     (tmp_path / "data" / "broken.png").write_bytes(b"")
     lpips = write_lpips(tmp_path / "lpips.safetensors")
-    return StudentPaths(data=(tmp_path / "data",), out=tmp_path / "whole", lpips=lpips)
+    return RunPaths(data=(tmp_path / "data",), out=tmp_path / "whole", lpips=lpips)
 
 
-def test_a_student_cut_and_resumed_ends_with_the_same_weights(paths: StudentPaths) -> None:
+def test_a_student_cut_and_resumed_ends_with_the_same_weights(paths: RunPaths) -> None:
     config = micro_training()
     losses: list[Progress] = []
     result = train_student(config, paths, on_progress=losses.append)
@@ -365,7 +365,7 @@ def check_outputs(out: Path, config: TrainConfig) -> None:
 
 
 def test_training_starts_from_given_weights(
-    paths: StudentPaths,
+    paths: RunPaths,
 ) -> None:
     config = micro_training(steps=1, lr=1e-9, lr_adversary=1e-9, lr_final=None, ema=0.0)
     train_student(dataclasses.replace(config, seed=5), paths)

@@ -58,10 +58,11 @@ class _Friendly(TyperGroup):
             _note(f"error: {_sentence(error)}")
             raise typer.Exit(error.exit_status) from None
         except ModuleNotFoundError as error:
-            if error.name not in EXTRAS:
+            package = (error.name or "").split(".")[0]
+            if package not in EXTRAS:
                 raise
-            hint = f"pip install 'slimdiffsr[{EXTRAS[error.name]}]'"
-            _note(f"error: this needs the package {error.name}: {hint}")
+            hint = f"pip install 'slimdiffsr[{EXTRAS[package]}]'"
+            _note(f"error: this needs the package {package}: {hint}")
             raise typer.Exit(ConfigError.exit_status) from None
         except KeyboardInterrupt:
             _note("stopped; the same command goes on from here")
@@ -308,9 +309,9 @@ def train_student(
     if dry_run:
         print(json.dumps(to_dict(resolved), indent=1))
         return
-    from slimdiffsr.stages import StudentPaths, train_student
+    from slimdiffsr.stages import RunPaths, train_student
 
-    paths = StudentPaths(tuple(data), out, lpips, validation, start)
+    paths = RunPaths(tuple(data), out, lpips, validation, start)
     with _training_progress(resolved.steps) as show:
         result = train_student(resolved, paths, max_minutes=max_minutes, on_progress=show)
     note = "" if result.finished else "; the same command goes on from here"

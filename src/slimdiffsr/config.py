@@ -19,6 +19,7 @@ from slimdiffsr.errors import ConfigError
 
 __all__ = [
     "Blur",
+    "LoopConfig",
     "ModelConfig",
     "Noise",
     "Recipe",
@@ -247,19 +248,15 @@ class StudentLoss:
     lpips_jitter: bool = False  # LPIPS on randomly shifted, flipped and rescaled copies
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
-class TrainConfig:
-    """One training run of a student."""
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class LoopConfig:
+    """What every training run has: data, optimiser, precision, how often it saves and looks."""
 
-    model: ModelConfig
     recipe: Recipe = Recipe()
-    loss: StudentLoss = StudentLoss()
-    discriminator_width: Count = 64
     steps: Count = 100_000
     batch: Count = 16  # images a step over all processes together
     crop_hr_px: Count = 512
     lr: Rate = 5e-5
-    lr_adversary: Rate | None = None  # None: as lr
     lr_final: Weight | None = None  # cosine decay to this; None keeps lr constant
     warmup: Index = 0
     decay_from: Index = 0  # first step of the cosine
@@ -277,6 +274,16 @@ class TrainConfig:
     validate_every: Count = 1000
     validation_images: Count = 8
     flip_all: bool = False  # flips and quarter turns, which overhead images allow; else MS 12's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class TrainConfig(LoopConfig):
+    """One training run of a student."""
+
+    model: ModelConfig
+    loss: StudentLoss = StudentLoss()
+    discriminator_width: Count = 64
+    lr_adversary: Rate | None = None  # None: as lr
 
     def __post_init__(self) -> None:
         scales = (self.recipe.scale, self.model.scale)

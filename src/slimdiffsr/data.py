@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from slimdiffsr.config import TrainConfig
+from slimdiffsr.config import LoopConfig
 from slimdiffsr.errors import DataError
 
 __all__ = [
@@ -231,7 +231,7 @@ class PairPool:
 
 
 def training_batches(
-    config: TrainConfig,
+    config: LoopConfig,
     pairs: TrainingPairs,
     first_step: int,
     *,
@@ -259,7 +259,7 @@ def training_batches(
 
 
 def _pool_batches(
-    config: TrainConfig, pairs: TrainingPairs, numbers: SampleNumbers, device: torch.device
+    config: LoopConfig, pairs: TrainingPairs, numbers: SampleNumbers, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     pool = PairPool.prepare(pairs, config.pool, config.workers)
     skipped = torch.tensor(pool.skipped)

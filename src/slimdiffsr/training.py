@@ -20,10 +20,10 @@ from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
 from slimdiffsr.checkpoint import load_state, load_strict, save_state
-from slimdiffsr.config import TrainConfig
+from slimdiffsr.config import LoopConfig
 from slimdiffsr.errors import TrainingError, WeightsError
 
-__all__ = ["Average", "Progress", "Task", "TrainResult", "learning_rate_factor", "train"]
+__all__ = ["Average", "Batches", "Progress", "Task", "TrainResult", "learning_rate_factor", "train"]
 
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor, Tensor]]]
 
@@ -83,7 +83,7 @@ class Progress:
     losses: Mapping[str, float] = field(default_factory=dict)
 
 
-def learning_rate_factor(step: int, config: TrainConfig) -> float:
+def learning_rate_factor(step: int, config: LoopConfig) -> float:
     """Linear warm-up, constant, and from ``decay_from`` a cosine down to ``lr_final``."""
     if step < config.warmup:
         return (step + 1) / config.warmup
@@ -95,7 +95,7 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
 
 
 def train(
-    config: TrainConfig,
+    config: LoopConfig,
     task: Task,
     batches: Batches,
     out: Path,
@@ -226,7 +226,7 @@ class _Clock:
         self.start = self.last = time.monotonic()
         self.last_step = first_step
 
-    def progress(self, step: int, config: TrainConfig, losses: dict[str, float]) -> Progress:
+    def progress(self, step: int, config: LoopConfig, losses: dict[str, float]) -> Progress:
         now = time.monotonic()
         speed = (step - self.last_step) * config.batch / max(1e-9, now - self.last)
         self.last, self.last_step = now, step

@@ -242,7 +242,7 @@ def _caption(src: DatasetReader, word: str) -> str:
 
 
 @contextmanager
-def _quiet_open(path: Path) -> Iterator[DatasetReader]:
+def _quiet_open(path: str | Path) -> Iterator[DatasetReader]:
     # Plain images have no georeference, which is no reason to warn here.
     try:
         with warnings.catch_warnings():

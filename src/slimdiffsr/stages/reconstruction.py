@@ -1,0 +1,93 @@
+"""L_Rec of Eq. 20, L1 + LPIPS + adversarial, with the adversary and its own step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from accelerate.accelerator import Accelerator
+from torch import Tensor, nn
+
+from slimdiffsr.checkpoint import load_strict, load_tensors
+from slimdiffsr.config import StudentLoss
+from slimdiffsr.degrade import image_generator
+from slimdiffsr.errors import DataError
+from slimdiffsr.losses import adversarial_loss, discriminator_loss, perceptual_loss
+from slimdiffsr.models.lpips import LPIPS
+from slimdiffsr.training import bare
+
+__all__ = ["Distance", "Reconstruction", "load_lpips"]
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+
+def load_lpips(path: Path | None) -> Distance:
+    """LPIPS with SqueezeNet from a file, or from the ``lpips`` package, which downloads it.
+
+    Raises WeightsError when the file does not fit, DataError when there is neither.
+    """
+    if path is not None:
+        model = LPIPS()
+        tensors, _ = load_tensors(path)
+        load_strict(model, {key: value.float() for key, value in tensors.items()}, str(path))
+        return model.eval().requires_grad_(False)
+    try:
+        import lpips
+    except ImportError:
+        raise DataError(
+            "LPIPS needs weights: give --lpips FILE.safetensors, or pip install 'slimdiffsr[lpips]'"
+        ) from None
+    packaged = lpips.LPIPS(net="squeeze", verbose=False).eval().requires_grad_(False)
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        values: Tensor = packaged.to(a.device)(a, b)
+        return values.flatten()
+
+    return distance
+
+
+class Reconstruction:
+    """The losses of Eq. 20 with their weights and their start; images in [-1, 1]."""
+
+    def __init__(
+        self,
+        weights: StudentLoss,
+        lpips: Distance,
+        adversary: nn.Module,
+        accelerator: Accelerator,
+        seed: int,
+    ) -> None:
+        self.weights = weights
+        self.lpips = lpips
+        self.adversary = adversary
+        self.accelerator = accelerator
+        self.seed = seed
+
+    def adversarial(self, step: int) -> bool:
+        """Whether the adversary takes part in this step."""
+        return self.weights.gan > 0 and step > self.weights.gan_from
+
+    def loss(self, sr: Tensor, hr: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """L_Rec to descend on, and its terms by name. sr, hr: (b, 3, h, w)."""
+        weights = self.weights
+        terms = {"l1": (sr.float() - hr).abs().mean()}
+        total = weights.l1 * terms["l1"]
+        if weights.lpips > 0 and step > weights.perceptual_from:
+            rng = image_generator(self.seed + 1, step) if weights.lpips_jitter else None
+            terms["lpips"] = perceptual_loss(self.lpips, sr.float(), hr, rng)  # float32: MS 11
+            total = total + weights.lpips * terms["lpips"]
+        if self.adversarial(step):
+            adversary = bare(self.adversary).requires_grad_(False)
+            with self.accelerator.autocast():
+                terms["gan"] = adversarial_loss(adversary(sr), weights.gan_kind)
+            total = total + weights.gan * terms["gan"]
+        return total, terms
+
+    def adversary_loss(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """What the adversary descends on, for a result that is already made."""
+        bare(self.adversary).requires_grad_(True)
+        with self.accelerator.autocast():
+            both = self.adversary(torch.cat((hr, sr.detach().to(hr.dtype))))
+            real, fake = zip(*(level.chunk(2) for level in both), strict=True)
+            return discriminator_loss(list(real), list(fake), self.weights.gan_kind)

@@ -1,0 +1,96 @@
+"""What every stage does before and around its loop: paths, data, accelerator, fresh networks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from accelerate.accelerator import Accelerator
+from torch import Tensor, nn
+from torch.optim import Adam, AdamW, Optimizer
+
+from slimdiffsr.checkpoint import write_atomically
+from slimdiffsr.config import LoopConfig, to_dict
+from slimdiffsr.data import TrainingPairs, find_images, training_batches
+from slimdiffsr.degrade import degrade, image_generator
+from slimdiffsr.training import Batches
+
+__all__ = ["Run", "RunPaths", "channels_last", "fresh", "make_optimizer", "start_run"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunPaths:
+    """Where a training run reads and writes."""
+
+    data: tuple[Path, ...]
+    out: Path
+    lpips: Path | None = None  # safetensors of LPIPS-SqueezeNet; None takes the lpips package's
+    validation: Path | None = None  # a folder of sharp images; None validates on training images
+    start: Path | None = None  # weights of the same architecture to start from
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that is ready to loop."""
+
+    accelerator: Accelerator
+    batches: Batches
+    unreadable: int  # images whose header could not be read
+
+
+def start_run(config: LoopConfig, paths: RunPaths) -> Run:
+    """Find the images, make the folder, write the config into it.
+
+    Raises DataError and OutputError.
+    """
+    images = find_images(paths.data, config.crop_hr_px)
+    accelerator = Accelerator(mixed_precision=config.precision)
+    paths.out.mkdir(parents=True, exist_ok=True)
+    if accelerator.is_main_process:
+        text = json.dumps(to_dict(config), indent=1)
+        write_atomically(paths.out / "config.json", text.encode())
+    pairs = TrainingPairs(
+        images,
+        config.crop_hr_px,
+        config.seed,
+        partial(_degrade, config),
+        image_generator,
+        flip_all=config.flip_all,
+    )
+    batches = partial(
+        training_batches,
+        config,
+        pairs,
+        device=accelerator.device,
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+    )
+    return Run(accelerator, batches, len(images.unreadable))
+
+
+def _degrade(config: LoopConfig, hr: Tensor, rngs: list[torch.Generator]) -> Tensor:
+    return degrade(hr, config.recipe, rngs)
+
+
+def fresh(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A network whose start hangs on ``seed`` alone."""
+    # PyTorch initialises from its global generator; the fork leaves that as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return build()
+
+
+def channels_last(module: nn.Module) -> None:
+    """Put a network's weights into the layout that convolutions like best, in place."""
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def make_optimizer(config: LoopConfig, module: nn.Module) -> Optimizer:
+    """Adam, or AdamW where there is weight decay, over what trains (MS 11)."""
+    kind = AdamW if config.weight_decay > 0 else Adam
+    trained = [p for p in module.parameters() if p.requires_grad]
+    return kind(trained, config.lr, betas=config.betas, weight_decay=config.weight_decay)

@@ -1,0 +1,89 @@
+"""A fixed validation set, its scores, and a picture of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from slimdiffsr.config import LoopConfig
+from slimdiffsr.data import find_images, read_rgb
+from slimdiffsr.degrade import degrade, image_generator
+from slimdiffsr.metrics import grey8, grid_energy_db, psnr_y, ssim_y
+from slimdiffsr.stages.run import RunPaths
+
+__all__ = ["score", "validation_set"]
+
+Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+
+SMALLEST_PX = 32  # what LPIPS needs
+LARGEST_PX = 256
+STREAM = 1 << 40  # sample numbers of the fixed validation set, far from training's
+
+
+def validation_set(
+    config: LoopConfig, paths: RunPaths, unit_hr_px: int
+) -> list[tuple[Tensor, Tensor]]:
+    """LR and HR in [0, 1], (3, h, w): fixed centre crops with fixed degradations.
+
+    ``unit_hr_px``: what the sides of HR must be multiples of.
+    """
+    most = max(unit_hr_px, LARGEST_PX // unit_hr_px * unit_hr_px)
+    folders: Sequence[Path] = paths.data if paths.validation is None else (paths.validation,)
+    files = find_images(folders, max(unit_hr_px, SMALLEST_PX)).files
+    spread = np.linspace(0, len(files) - 1, min(config.validation_images, len(files)))
+    pairs = []
+    for number, index in enumerate(spread.round().astype(int)):
+        hr = read_rgb(files[index])
+        height, width = (min(most, side // unit_hr_px * unit_hr_px) for side in hr.shape[1:])
+        y, x = (hr.shape[1] - height) // 2, (hr.shape[2] - width) // 2
+        hr = hr[:, y : y + height, x : x + width]
+        rng = image_generator(config.seed, STREAM + number)
+        pairs.append((degrade(hr[None], config.recipe, [rng])[0], hr))
+    return pairs
+
+
+@torch.inference_mode()
+def score(
+    restore: Callable[[Tensor, Tensor], Tensor],
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    lpips: Callable[[Tensor, Tensor], Tensor],
+    picture: Path,
+    device: torch.device,
+) -> dict[str, float]:
+    """Mean metrics, and a PNG: LR, SR, HR side by side, one image a row.
+
+    restore: (1, 3, h, w) LR and (1, 3, H, W) HR in [-1, 1] -> SR; only a teacher looks at HR.
+    """
+    rows, values = [], []
+    for lr, hr in pairs:
+        scale = hr.shape[1] // lr.shape[1]
+        truth = hr.to(device)[None] * 2 - 1
+        sr = restore(lr.to(device)[None] * 2 - 1, truth).float()
+        sr8, hr8 = _to_uint8(sr[0] / 2 + 0.5), _to_uint8(hr)
+        distance = float(lpips(sr.clamp(-1, 1), truth))
+        values.append(
+            (psnr_y(sr8, hr8), ssim_y(sr8, hr8), distance, grid_energy_db(grey8(sr8), scale))
+        )
+        enlarged = F.interpolate(lr[None], size=hr.shape[1:], mode="nearest")[0]
+        rows.append(np.hstack([_to_uint8(enlarged), sr8, hr8]))
+    picture.parent.mkdir(exist_ok=True)
+    Image.fromarray(_stack(rows)).save(picture)
+    names = ("val/psnr_y", "val/ssim_y", "val/lpips", "val/grid_db")
+    return dict(zip(names, np.mean(values, axis=0).tolist(), strict=True))
+
+
+def _stack(rows: list[Pixels]) -> Pixels:
+    """Rows of pictures one below another, narrower ones filled with black."""
+    width = max(row.shape[1] for row in rows)
+    return np.vstack([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])
+
+
+def _to_uint8(rgb: Tensor) -> Pixels:
+    """(3, h, w) in [0, 1] -> (h, w, 3) uint8."""
+    return (rgb.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
