@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 from collections.abc import Callable
 from os import PathLike
@@ -46,16 +47,20 @@ def pick_device(device: str = "auto") -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind = device.split(":")[0]
     there = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
     }
-    if not there.get(kind, False):
-        found = ", ".join(name for name, yes in there.items() if yes)
+    found = ", ".join(name for name, yes in there.items() if yes)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:  # no such kind, or no number after the colon
+        raise ConfigError(f"no device {device!r}: give auto, or one of {found}") from None
+    count = torch.cuda.device_count() if chosen.type == "cuda" else 1
+    if not there.get(chosen.type, False) or (chosen.index or 0) >= count:
         raise ConfigError(f"no device {device!r} here: found {found}")
-    return torch.device(device)
+    return chosen
 
 
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -205,13 +210,18 @@ class Upscaler:
                 result = dataset.read()
         return result[0] if image.ndim == 2 else np.ascontiguousarray(np.moveaxis(result, 0, -1))
 
-    def restore(self, rgb_lr: Tensor, *, colour: Colour = "official") -> Tensor:
+    def restore(
+        self, rgb_lr: Tensor, *, colour: Literal["official", "none"] = "official"
+    ) -> Tensor:
         """One image through the network whole, as the released script does (MS 11).
 
         rgb_lr: (b, 3, h, w) in [-1, 1]. Returns (b, 3, scale*h, scale*w) in [-1, 1], float32. Memory
-        grows with the image; ``upscale`` tiles instead.
+        grows with the image; ``upscale`` tiles instead. Raises ConfigError for another colour rule.
         """
-        sr = restore(self._run, rgb_lr, self.scale, max(1, OFFICIAL_PAD_HR_PX // self.scale))
+        if colour not in ("official", "none"):
+            raise ConfigError(f"colour must be official or none here, got {colour!r}")
+        multiple_lr_px = math.lcm(self.multiple_lr_px, OFFICIAL_PAD_HR_PX // self.scale)
+        sr = restore(self._run, rgb_lr, self.scale, multiple_lr_px)
         if colour == "official":
             sr = match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale))
         return sr.clamp(-1, 1)
