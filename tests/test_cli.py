@@ -1,0 +1,610 @@
+"""The command line: what it does, what it says, where it says it, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from click.testing import CliRunner as ClickRunner
+from PIL import Image
+from rasters import byte_picture, picture, read, write_raster
+from test_geo_errors import complex_numbers, no_bands, text, truncated
+from typer.testing import CliRunner
+
+from slimdiffsr import checkpoint
+from slimdiffsr.cli import app, rio_command
+from slimdiffsr.geo import SceneReport
+
+SLIMDIFFSR = [sys.executable, "-m", "slimdiffsr"]
+BICUBIC = ["--model", "bicubic"]
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def fails(result: Any, words: str, status: int = 2) -> None:
+    """One sentence on stderr, nothing on stdout, no traceback."""
+    assert result.exit_code == status, result.output
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    assert words in lines[0]
+    assert "Traceback" not in result.output
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    return write_raster(tmp_path / "in.tif", byte_picture(3, 40, 50), photometric="RGB")
+
+
+# ---------------------------------------------------------------------------------------------
+# upscale
+
+
+def test_one_file_with_the_model_that_ships(scene: Path) -> None:
+    out = scene.with_name("out.tif")
+    result = run("upscale", scene, out)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    assert "200 x 160 pixels" in result.stderr
+    with rasterio.open(scene) as src, rasterio.open(out) as dst:
+        assert (dst.width, dst.height) == (200, 160)
+        assert dst.bounds == src.bounds
+        assert dst.tags()["SLIMDIFFSR_MODEL"] == "tiny-x4"
+        assert dst.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+    assert sorted(p.name for p in scene.parent.iterdir()) == ["in.tif", "out.tif"]
+
+
+def test_options_arrive(tmp_path: Path) -> None:
+    values = (picture(4, 40, 50) * 9000).astype(np.uint16)
+    src = write_raster(tmp_path / "in.tif", values)
+    result = run(
+        "upscale", src, tmp_path / "out.tif", "-m", "lanczos", "-s", 2, "--bands", "3,2,1",
+        "--all-bands", "--range", "100,8000", "--window", "8 4 20 10", "--format", "gtiff",
+        "--colour", "none", "--overlap", 64, "--chunk", 512, "--co", "COMPRESS=LZW", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (report,) = json.loads(result.stdout)
+    plan = report["plan"]
+    assert plan["window"] == [8, 4, 20, 10]
+    assert plan["rgb_bands"] == [3, 2, 1]
+    assert len(plan["output_bands"]) == 4
+    assert plan["value_range"] == [100, 8000]
+    assert (plan["scale"], plan["overlap_hr_px"], plan["chunk_hr_px"]) == (2, 64, 512)
+    with rasterio.open(tmp_path / "out.tif") as dst:
+        assert (dst.width, dst.height, dst.count) == (40, 20, 4)
+        assert dst.compression.name == "lzw"
+        assert dst.tags()["SLIMDIFFSR_COLOUR"] == "none"
+        assert "LAYOUT" not in dst.tags(ns="IMAGE_STRUCTURE")
+
+
+def test_bounds_are_map_coordinates(scene: Path) -> None:
+    with rasterio.open(scene) as src:
+        (left, top), (right, bottom) = src.transform @ (10, 5), src.transform @ (30, 13)
+    out = scene.with_name("out.tif")
+    result = run("upscale", scene, out, *BICUBIC, "--bounds", f"{left} {bottom} {right} {top}")
+    assert result.exit_code == 0, result.output
+    with rasterio.open(out) as dst:
+        np.testing.assert_allclose(dst.bounds, (left, bottom, right, top), atol=1e-6)
+
+
+def test_json_is_all_of_stdout_and_holds_no_nan(tmp_path: Path) -> None:
+    values = picture(1, 20, 20).astype(np.float32)
+    values[0, 3, 3] = np.nan
+    src = write_raster(tmp_path / "in.tif", values, nodata=np.nan)
+
+    def never(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    for command in (["upscale", src, tmp_path / "out.tif"], ["info", src]):
+        result = run(*command, *BICUBIC, "--json")
+        assert result.exit_code == 0, result.output
+        facts = json.loads(result.stdout, parse_constant=never)
+        plan = facts[0]["plan"] if isinstance(facts, list) else facts
+        assert plan["nodata"] == "NaN"
+    assert {f.name for f in SceneReport.__dataclass_fields__.values()} == set(
+        json.loads(run("upscale", src, tmp_path / "o2.tif", *BICUBIC, "--json").stdout)[0]
+    )
+
+
+def test_assumptions_are_said_unless_quiet(tmp_path: Path) -> None:
+    src = write_raster(tmp_path / "in.tif", (picture(3, 20, 20) * 9000).astype(np.uint16))
+    result = run("upscale", src, tmp_path / "loud.tif", *BICUBIC)
+    assert "note: The network sees band 1, 2, 3" in result.stderr
+    assert "as black to white" in result.stderr
+    result = run("upscale", src, tmp_path / "quiet.tif", *BICUBIC, "--quiet")
+    assert (result.exit_code, result.output) == (0, "")
+    np.testing.assert_array_equal(read(tmp_path / "loud.tif"), read(tmp_path / "quiet.tif"))
+
+
+def test_several_inputs_with_a_bad_one(scene: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.tif"
+    bad.write_text("not a raster")
+    other = write_raster(tmp_path / "other.tif", byte_picture(3, 9, 9))
+    result = run("upscale", scene, bad, other, tmp_path / "out", *BICUBIC, "--json")
+    assert result.exit_code == 1
+    assert f"error: {bad} is not a raster" in result.stderr
+    assert "1 of 3 inputs failed" in result.stderr
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["in_x4.tif", "other_x4.tif"]
+    first, second, third = json.loads(result.stdout)
+    assert "not a raster" in second["error"]
+    assert Path(third["dst"]).name == "other_x4.tif"
+    assert "error" not in first
+
+
+def test_a_folder_and_the_same_command_again(tmp_path: Path) -> None:
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    for name in ("a.tif", "b.TIF"):
+        write_raster(folder / name, byte_picture(3, 9, 9))
+    (folder / "notes.txt").write_text("no raster, not looked at")
+    out = tmp_path / "out"
+    assert run("upscale", folder, out, *BICUBIC).exit_code == 0
+    assert sorted(p.name for p in out.iterdir()) == ["a_x4.tif", "b_x4.tif"]
+    (out / "b_x4.tif").unlink()
+    kept = (out / "a_x4.tif").stat()
+    result = run("upscale", folder, out, *BICUBIC)
+    assert result.exit_code == 0, result.output
+    assert "kept: " in result.stderr
+    assert (out / "b_x4.tif").exists()
+    assert (out / "a_x4.tif").stat().st_mtime_ns == kept.st_mtime_ns
+    assert run("upscale", folder, out, *BICUBIC, "--overwrite").exit_code == 0
+    assert (out / "a_x4.tif").stat().st_ino != kept.st_ino
+
+
+def test_an_output_folder_names_the_file(scene: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for target in ("there", "new/"):
+        assert run("upscale", scene, f"{tmp_path}/{target}", *BICUBIC).exit_code == 0
+        assert (tmp_path / target / "in_x4.tif").exists()
+
+
+def test_names_with_spaces_and_umlauts(scene: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mit Leerzeichen äöü 東京"
+    folder.mkdir()
+    src = folder / "größe 1.tif"
+    scene.rename(src)
+    assert run("upscale", src, folder / "größe 4.tif", *BICUBIC).exit_code == 0
+    assert read(folder / "größe 4.tif").shape == (3, 160, 200)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 70), (70, 1)])
+def test_rasters_of_one_row_or_column(tmp_path: Path, height: int, width: int) -> None:
+    src = write_raster(tmp_path / "in.tif", np.full((3, height, width), 90, np.uint8))
+    assert run("upscale", src, tmp_path / "out.tif", *BICUBIC).exit_code == 0
+    assert (read(tmp_path / "out.tif") == 90).all()
+    assert read(tmp_path / "out.tif").shape == (3, 4 * height, 4 * width)
+
+
+def test_the_name_says_png(scene: Path) -> None:
+    out = scene.with_name("out.png")
+    assert run("upscale", scene, out, *BICUBIC).exit_code == 0
+    with Image.open(out) as image:
+        assert (image.format, image.size) == ("PNG", (200, 160))
+
+
+# ---------------------------------------------------------------------------------------------
+# What cannot be done: one sentence, exit status 2, and nothing written
+
+
+def missing(folder: Path) -> Path:
+    return folder / "gone.tif"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (missing, "gone.tif does not exist"),
+        (text, "in.tif is not a raster that GDAL can read"),
+        (truncated, "in.tif is damaged: cannot read columns 0 to"),
+        (complex_numbers, "holds complex numbers"),
+        (no_bands, "has no bands"),
+    ],
+)
+@pytest.mark.parametrize("command", ["upscale", "info"])
+def test_bad_input(tmp_path: Path, make: Any, words: str, command: str) -> None:
+    src = make(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    outputs = [tmp_path / "out.tif"] if command == "upscale" else []
+    result = run(command, src, *outputs, *BICUBIC)
+    if (command, make) == ("info", truncated):  # the header alone is whole
+        assert result.exit_code == 0
+    else:
+        fails(result, words)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--bands", "9,9,9"], "three different ones"),
+        (["--bands", "1,2,9"], "band 9 was asked for, but the raster has 3"),
+        (["--bands", "red"], "--bands must be numbers, got 'red'"),
+        (["--bands", ""], "one band or three"),
+        (["--range", "5"], "--range must be auto or lo,hi, got '5'"),
+        (["--range", "5,1"], "--range must be finite and ascending, got 5, 1"),
+        (["--range", "nan,1"], "finite"),
+        (["--window", "999 999 5 5"], "outside the raster, which is 50 x 40"),
+        (["--window", "1 2 3"], "--window must be four numbers"),
+        (["--bounds", "0 0 1 1"], "outside the raster, which covers"),
+        (["--bounds", "a b c d"], "--bounds must be numbers"),
+        (["--window", "0 0 9 9", "--bounds", "0 0 1 1"], "either bounds or window"),
+        (["--chunk", "100"], "--chunk must be a multiple of 512, got 100"),
+        (["--overlap", "13"], "--overlap must be a multiple of 4"),
+        (["--format", "jpeg"], "cog, gtiff or png, got 'jpeg'"),
+        (["--format", "png"], "--format png does not fit the name"),
+        (["--colour", "vivid"], "low-frequency, official or none, got 'vivid'"),
+        (["--co", "COMPRESS"], "--co must be NAME=VALUE, got 'COMPRESS'"),
+        (["--device", "gpu"], "no device 'gpu'"),
+        (["--precision", "half"], "got 'half'"),
+        (["--model", "huge"], "no model 'huge'"),
+        (["--model", "huge.safetensors"], "no model 'huge.safetensors'"),
+        (["--scale", "3"], "bicubic enlarges 2, 4 or 8 times, got 3"),
+        (["--model", "tiny-x4", "--scale", "8"], "tiny-x4 enlarges 4 times, not 8"),
+        (["--model", "tiny", "--scale", "2"], "tiny has scales 4, 8, not 2"),
+    ],
+)
+def test_bad_options(scene: Path, options: list[str], words: str) -> None:
+    fails(run("upscale", scene, scene.with_name("out.tif"), *BICUBIC, *options), words)
+    assert [p.name for p in scene.parent.iterdir()] == ["in.tif"]
+
+
+def test_bad_outputs(scene: Path, tmp_path: Path) -> None:
+    before = scene.read_bytes()
+    (tmp_path / "there.tif").write_text("mine")
+    (tmp_path / "link.tif").symlink_to(scene)
+    for target, words in [
+        ("in.tif", "is the input itself"),
+        ("link.tif", "is the input itself"),
+        ("there.tif", "exists already: choose another name or give --overwrite"),
+        ("nowhere/out.tif", "does not exist: make it first"),
+        ("out.jpg", "name "),
+        ("there.tif/x/", "cannot make the folder"),
+    ]:
+        fails(run("upscale", scene, f"{tmp_path}/{target}", *BICUBIC), words)
+    fails(run("upscale", scene, "-", *BICUBIC), "cannot be written to a pipe")
+    fails(run("upscale", scene, "s3://bucket/out.tif", *BICUBIC), "must be a local file")
+    fails(run("upscale", scene), "at least one input and the output")
+    assert scene.read_bytes() == before
+    assert (tmp_path / "there.tif").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_folder_that_cannot_be_written_to(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
+    fails(run("upscale", scene, scene.with_name("o.tif"), *BICUBIC), "cannot be written to")
+
+
+def test_inputs_that_would_become_one_file(scene: Path, tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    twin = write_raster(tmp_path / "b" / "in.tif", byte_picture(3, 9, 9))
+    fails(run("upscale", scene, twin, tmp_path / "out", *BICUBIC), "would both become")
+    assert not (tmp_path / "out").exists()
+    fails(run("upscale", scene, twin, scene, *BICUBIC), "several inputs need a folder as output")
+
+
+def test_a_folder_without_rasters(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    fails(run("upscale", tmp_path / "empty", tmp_path / "out", *BICUBIC), "no raster in the folder")
+
+
+def test_bundled_weights_that_changed(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(checkpoint.BUNDLED, "tiny-x4", "0" * 64)
+    fails(run("upscale", scene, scene.with_name("out.tif")), "is not the published tiny-x4")
+
+
+def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(_: str) -> None:
+        raise ModuleNotFoundError(name="accelerate.accelerator")
+
+    monkeypatch.setattr("slimdiffsr.config.load_preset", absent)
+    result = run("train", "student", "--config", "tiny-x4", "--data", tmp_path, "--out", tmp_path)
+    fails(result, "needs the package accelerate: pip install 'slimdiffsr[train]'")
+
+
+def test_an_error_of_ours_is_no_sentence(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("our own mistake")
+
+    monkeypatch.setattr("slimdiffsr.upscale.Upscaler.upscale_scene", broken)
+    result = run("upscale", scene, scene.with_name("out.tif"), *BICUBIC)
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+# ---------------------------------------------------------------------------------------------
+# Other commands
+
+
+def test_info_plans_a_raster(scene: Path) -> None:
+    result = run("info", scene, "--window", "0 0 30 20", "--scale", 8, "--model", "tiny", "--json")
+    plan = json.loads(result.stdout)
+    assert (plan["output_width_hr_px"], plan["output_height_hr_px"]) == (240, 160)
+    assert (plan["tiles"], plan["chunks"], plan["output_bytes"]) == (1, 1, 240 * 160 * 3)
+    assert "output_bytes           96000" in run("info", scene).stdout
+    assert [p.name for p in scene.parent.iterdir()] == ["in.tif"]
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "scale"), [("tiny", [], 4), ("tiny-x8", [], 8), ("bicubic", ["-s", "2"], 2)]
+)
+def test_info_describes_a_model(name: str, more: list[str], scale: int) -> None:
+    facts = json.loads(run("info", name, *more, "--json").stdout)
+    assert facts["scale"] == scale
+    assert (facts["parameters"] > 1e6) == name.startswith("tiny")
+    assert len(facts["weights_sha256"]) == (64 if name.startswith("tiny") else 0)
+    assert f"scale                  {scale}" in run("info", name, *more).stdout
+
+
+def test_info_of_nothing() -> None:
+    fails(run("info", "tinny"), "no model 'tinny': give a bundled name")
+    fails(run("info", "gone.tif"), "gone.tif does not exist")
+
+
+def test_import_weights_refuses_what_is_none(tmp_path: Path) -> None:
+    target = tmp_path / "base-x4.safetensors"
+    wrong = tmp_path / "wrong.pkl"
+    wrong.write_bytes(b"not a pickle")
+    fails(run("import-weights", wrong, target, "--scale", 4), "not a PyTorch weight file")
+    fails(run("import-weights", tmp_path / "no.pkl", target, "--scale", 4), "no weight file")
+    fails(run("import-weights", wrong, target, "--scale", 3), "2, 4 or 8, got 3")
+    assert not target.exists()
+    target.write_text("mine")
+    fails(run("import-weights", wrong, target, "--scale", 4), "or --overwrite")
+    assert target.read_text() == "mine"
+
+
+def test_interpolate_makes_a_model_between(scene: Path, tmp_path: Path) -> None:
+    target = tmp_path / "half.safetensors"
+    arguments = ["interpolate", "tiny-x4-faithful", "tiny-x4", target]
+    result = run(*arguments, "--amount", 0.5)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"{target}  sha256 ")
+    outputs: list[Any] = []
+    for model in ("tiny-x4-faithful", target, "tiny-x4"):
+        out = tmp_path / f"{len(outputs)}.tif"
+        assert run("upscale", scene, out, "--model", model).exit_code == 0
+        outputs.append(read(out).astype(float))
+    faithful, between, sharp = outputs
+    whole = np.abs(sharp - faithful).mean()
+    assert 0 < np.abs(between - faithful).mean() < whole
+    assert 0 < np.abs(between - sharp).mean() < whole
+    fails(run(*arguments, "--amount", 0.5), "exists: give another name or --overwrite")
+    fails(run(*arguments, "--amount", 2, "--overwrite"), "amount must be in [0, 1], got 2")
+
+
+def test_train_shows_the_config_it_would_use(tmp_path: Path) -> None:
+    base = [
+        "train",
+        "student",
+        "--config",
+        "tiny-x4",
+        "--data",
+        tmp_path,
+        "--out",
+        tmp_path / "run",
+    ]
+    result = run(*base, "--dry-run", "--set", "steps=7", "--set", "loss.lpips=0.5")
+    assert result.exit_code == 0, result.output
+    config = json.loads(result.stdout)
+    assert (config["steps"], config["loss"]["lpips"]) == (7, 0.5)
+    assert config["model"]["name"] == "tiny-x4"
+    fails(run(*base, "--dry-run", "--set", "stepps=7"), "stepps: Unexpected keyword argument")
+    fails(run(*base, "--dry-run", "--set", "steps"), "expected key=value, got 'steps'")
+    fails(run(*base, "--dry-run", "--set", "steps=-1"), "steps")
+    base[3] = "tiny-x5"
+    fails(run(*base, "--dry-run"), "no preset 'tiny-x5': there are tiny-x4")
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_without_images(tmp_path: Path) -> None:
+    result = run(
+        "train", "student", "--config", "tiny-x4", "--data", tmp_path / "no", "--out", tmp_path
+    )
+    fails(result, "no folder")
+
+
+def save_pairs(folder: Path) -> tuple[Path, Path]:
+    lr, hr = folder / "lr", folder / "hr"
+    for seed in range(2):
+        sharp = np.moveaxis(byte_picture(3, 128, 128, seed), 0, -1)
+        small = sharp.reshape(32, 4, 32, 4, 3).mean((1, 3)).round().astype(np.uint8)
+        for where, image in ((lr, small), (hr, sharp)):
+            where.mkdir(exist_ok=True)
+            Image.fromarray(image).save(where / f"{seed}.png")
+    return lr, hr
+
+
+def test_evaluate_compares_models_on_pairs(tmp_path: Path) -> None:
+    lr, hr = save_pairs(tmp_path)
+    mine = tmp_path / "mine.safetensors"
+    mine.write_bytes(Path(checkpoint.resolve("tiny-x4")).read_bytes())
+    result = run("evaluate", lr, hr, "-m", "bicubic", "-m", mine, "--out", tmp_path / "ev")
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "ev" / "report.json").read_text())
+    assert "bicubic" in result.stdout
+    assert "mine" in result.stdout
+    assert "psnr_y" in json.dumps(report)
+    assert sorted(p.name for p in (tmp_path / "ev" / "outputs").iterdir()) >= ["bicubic", "mine"]
+    fails(
+        run("evaluate", lr, tmp_path / "no", "-m", "bicubic", "--out", tmp_path), "no such folder"
+    )
+    again = ["-m", mine, "-m", tmp_path / "x" / "mine.safetensors"]
+    fails(run("evaluate", lr, hr, *again, "--out", tmp_path), "two models are called mine")
+
+
+def test_demo_with_a_scene_of_ones_own(tmp_path: Path) -> None:
+    src = write_raster(tmp_path / "mine.tif", byte_picture(3, 60, 60), photometric="RGB")
+    result = run("demo", "--out", tmp_path / "demo", "--scene", src, *BICUBIC)
+    assert result.exit_code == 0, result.output
+    assert f"GeoTIFF       {tmp_path / 'demo' / 'mine_x4.tif'}" in result.stdout
+    assert read(tmp_path / "demo" / "mine_x4.tif").shape == (3, 240, 240)
+    with Image.open(tmp_path / "demo" / "before_after.png") as image:
+        assert image.width > 1000
+    fails(run("demo", "--out", src), "cannot make the folder")
+
+
+@pytest.mark.slow
+def test_the_generated_demo(tmp_path: Path) -> None:
+    result = run("demo", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    names = {"scene.tif", "scene_x4.tif", "before_after.png"}
+    assert names == {path.name for path in tmp_path.iterdir()}
+    assert read(tmp_path / "scene_x4.tif").shape == (3, 1280, 1280)
+
+
+def test_version_and_help() -> None:
+    assert run("--version").stdout.startswith("slimdiffsr 0.")
+    assert run().exit_code == 2
+    for command in (
+        "upscale",
+        "info",
+        "import-weights",
+        "interpolate",
+        "evaluate",
+        "demo",
+        "train",
+    ):
+        assert command in run("--help").stdout
+        assert run(command, "--help").exit_code == 0
+    assert run("frobnicate").exit_code == 2
+    assert run("upscale", "--frobnicate").exit_code == 2
+
+
+# ---------------------------------------------------------------------------------------------
+# rio slimdiffsr
+
+
+def test_rio_runs_the_same_commands(scene: Path) -> None:
+    def rio(*arguments: object) -> Any:
+        return ClickRunner().invoke(rio_command, [str(argument) for argument in arguments])
+
+    help_text = rio("--help")
+    assert help_text.exit_code == 0
+    assert "rio slimdiffsr" in help_text.output
+    assert "upscale" in help_text.output
+    out = scene.with_name("out.tif")
+    assert rio("upscale", scene, out, *BICUBIC).exit_code == 0
+    assert read(out).shape == (3, 160, 200)
+    fails(
+        rio("upscale", scene.with_name("gone.tif"), scene.with_name("o.tif")),
+        "gone.tif does not exist",
+    )
+
+
+def test_rio_finds_the_plugin() -> None:
+    from importlib.metadata import entry_points
+
+    (found,) = entry_points(group="rasterio.rio_plugins", name="slimdiffsr")
+    assert found.load() is rio_command
+
+
+# ---------------------------------------------------------------------------------------------
+# Processes: start-up, terminals, signals
+
+
+def test_help_waits_for_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from slimdiffsr.cli import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torch', 'rasterio', 'numpy', 'pydantic', 'safetensors'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    times = []
+    for _ in range(2):
+        started = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        times.append(time.monotonic() - started)
+        assert done.returncode == 0, done.stderr
+        assert "upscale" in done.stdout
+    assert min(times) < 2  # 0.2 s on an idle machine; the promise is 0.5 s
+
+
+def test_a_pipe_gets_no_progress_and_no_colours(scene: Path) -> None:
+    command = [
+        *SLIMDIFFSR,
+        "upscale",
+        str(scene),
+        str(scene.with_name("o.tif")),
+        *BICUBIC,
+        "--json",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)[0]["tiles_run"] == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no pseudo-terminals on this system")
+def test_a_terminal_gets_progress_on_stderr(scene: Path) -> None:
+    import pty
+
+    master, slave = pty.openpty()
+    command = [*SLIMDIFFSR, "upscale", str(scene), str(scene.with_name("out.tif")), *BICUBIC]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=slave, env={**os.environ, "TERM": "xterm"}
+    )
+    os.close(slave)
+    seen = b""
+    while True:
+        try:
+            part = os.read(master, 4096)
+        except OSError:  # Linux's way to say that the other end is closed
+            break
+        if not part:
+            break
+        seen += part
+    os.close(master)
+    assert process.communicate()[0] == b""
+    assert process.returncode == 0
+    assert b"in.tif" in seen
+    assert b"Mpx/s" in seen
+    assert b"%" in seen
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no SIGINT for one process on this system")
+def test_ctrl_c_leaves_a_run_that_the_same_command_resumes(tmp_path: Path) -> None:
+    src = write_raster(tmp_path / "in.tif", byte_picture(3, 256, 384), photometric="RGB")
+    out, whole = tmp_path / "out.tif", tmp_path / "whole.tif"
+    command = [*SLIMDIFFSR, "upscale", str(src), str(out), "--chunk", "512", "--overlap", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    partial = tmp_path / "out.tif.partial"
+    deadline = time.monotonic() + 60
+    while not list(partial.glob("chunk-*.tif")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert stderr.count("\n") == 1
+    assert "finished chunks are kept, and the same command resumes" in stderr
+    assert not out.exists()
+    result = run("upscale", src, out, "--chunk", 512, "--overlap", 0, "--json")
+    assert result.exit_code == 0, result.output
+    (report,) = json.loads(result.stdout)
+    assert 0 < report["chunks_resumed"] < 6
+    assert not partial.exists()
+    assert run("upscale", src, whole, "--chunk", 512, "--overlap", 0).exit_code == 0
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_ctrl_c_at_any_other_moment_is_no_traceback(
+    scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("slimdiffsr.upscale.Upscaler.from_pretrained", stop)
+    result = run("upscale", scene, scene.with_name("out.tif"))
+    assert result.exit_code == 130
+    assert result.stderr == "stopped; the same command goes on from here\n"
