@@ -56,6 +56,14 @@ def test_only_heads_train_and_are_saved() -> None:
     assert all(name.startswith(("maps.", "token.")) for name in heads.state_dict())
 
 
+def test_the_backbone_moves_with_the_heads_and_stays_in_evaluation_mode() -> None:
+    backbone = StandIn()
+    heads = DinoDiscriminator(backbone, WIDTH).to(torch.float64).train()
+    assert backbone.patch.weight.dtype == torch.float64
+    assert not backbone.training
+    assert heads(images().double())[0].dtype == torch.float64
+
+
 def test_gradients_reach_the_image_through_the_frozen_backbone() -> None:
     heads = DinoDiscriminator(StandIn(), WIDTH)
     rgb = images().requires_grad_()

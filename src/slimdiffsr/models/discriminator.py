@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
@@ -130,10 +131,11 @@ class DinoDiscriminator(nn.Module):
         small = F.interpolate(rgb * 0.5 + 0.5, (self.side, self.side), mode="area")
         return (small - self.shift) / self.spread
 
-    def to_device(self, device: torch.device) -> DinoDiscriminator:
-        """Move heads and backbone."""
-        self._backbone[0].to(device)
-        return self.to(device)
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # What moves or converts the heads, ``.to()`` and its like, takes the backbone along.
+        self._backbone[0]._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's own
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
 
 def _as_map(tokens: Tensor) -> Tensor:
