@@ -306,7 +306,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def absent(_: str) -> None:
         raise ModuleNotFoundError(name="accelerate.accelerator")
 
-    monkeypatch.setattr("slimdiffsr.config.load_preset", absent)
+    monkeypatch.setattr("slimdiffsr.presets.load_preset", absent)
     result = run("train", "student", "--config", "tiny-x4", "--data", tmp_path, "--out", tmp_path)
     fails(result, "needs the package accelerate: pip install 'slimdiffsr[train]'")
 
@@ -410,6 +410,9 @@ def test_training_without_images(tmp_path: Path) -> None:
         "train", "student", "--config", "tiny-x4", "--data", tmp_path / "no", "--out", tmp_path
     )
     fails(result, "no folder")
+    (tmp_path / "file").write_text("mine")
+    base = ["train", "student", "--config", "tiny-x4", "--data", tmp_path]
+    fails(run(*base, "--out", tmp_path / "file" / "run"), "cannot make the folder")
 
 
 def save_pairs(folder: Path) -> tuple[Path, Path]:

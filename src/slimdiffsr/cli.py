@@ -311,6 +311,7 @@ def train_student(
         return
     from slimdiffsr.stages import RunPaths, train_student
 
+    _make_folder(out)
     paths = RunPaths(tuple(data), out, lpips, validation, start)
     with _training_progress(resolved.steps) as show:
         result = train_student(resolved, paths, max_minutes=max_minutes, on_progress=show)
