@@ -14,6 +14,7 @@ from slimdiffsr.diffusion import (
     invert_timestep,
     noise_schedule,
     predict_clean,
+    prediction_target,
     snr,
     uncertainty_snr,
 )
@@ -95,8 +96,7 @@ def test_the_clean_latent_survives_noise_and_prediction(kind: PredictionType) ->
     clean, noise = torch.randn(2, 2, 4, 8, 8, generator=generator()).double()
     level = 0.005 + 0.99 * torch.rand(2, 1, 8, 8, generator=generator(1)).double()
     noisy = add_noise(clean, noise, level)
-    v = level.sqrt() * noise - (1 - level).sqrt() * clean
-    prediction = noise if kind == "epsilon" else v
+    prediction = prediction_target(clean, noise, level, kind)
     torch.testing.assert_close(predict_clean(noisy, prediction, level, kind), clean)
 
 
@@ -120,6 +120,24 @@ def test_a_constant_map_equals_a_one_step_scheduler(kind: PredictionType) -> Non
     )
 
 
+def test_the_targets_equal_diffusers() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = diffusers.DDPMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
+    )
+    clean, noise = torch.randn(2, 3, 4, 8, 8, generator=generator())
+    t = torch.tensor([0, 400, 999])
+    level = noise_schedule()[t][:, None, None, None]
+    for ours, theirs in (
+        (add_noise(clean, noise, level), scheduler.add_noise(clean, noise, t)),
+        (
+            prediction_target(clean, noise, level, "v_prediction"),
+            scheduler.get_velocity(clean, noise, t),
+        ),
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_predictions_are_never_made_in_half_precision() -> None:
     half = torch.ones(1, 4, 2, 2).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -131,3 +149,5 @@ def test_an_unknown_prediction_type_is_refused() -> None:
     x = torch.ones(1)
     with pytest.raises(ConfigError, match="sample"):
         predict_clean(x, x, x, "sample")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="sample"):
+        prediction_target(x, x, x, "sample")  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from slimdiffsr.errors import ConfigError, WeightsError
 from slimdiffsr.models.ablations import Ablation, LatentStudent, build_ablation, count
 from slimdiffsr.models.pruning import Pruned, prune
 from slimdiffsr.models.sd_vae import SCALING, KLCodec, Taesd
-from slimdiffsr.models.spec import UNetSpec
+from slimdiffsr.models.spec import COMPACT, UNetSpec
 from slimdiffsr.models.student import BaseStudent, enlarge_bicubic
 from slimdiffsr.models.unet import UNet
 from slimdiffsr.sources import load_taesd
@@ -205,6 +205,18 @@ def test_a_part_that_an_ablation_keeps_is_inherited(
     result = pruned(student, distinct(teacher), taesd)
     assert inherits in result.inherited
     load_strict(student, result.weights, "pruned")
+
+
+def test_the_compact_student_inherits_from_the_compact_teacher() -> None:
+    unet = UNetConfig(widths=(128, 256), mid_width=384)
+    with torch.device("meta"):
+        teacher, student = UNet(COMPACT), BaseStudent(ModelConfig(name="c", scale=4, unet=unet))
+        codec = Taesd()
+    assert 40e6 < sum(p.numel() for p in teacher.parameters()) < 120e6
+    result = prune(
+        student.state_dict(), student.unet.spec, teacher.state_dict(), codec.state_dict()
+    )
+    assert "unet.mid_block.conv_shortcut.weight" in result.inherited
 
 
 def test_without_semantic_pruning_only_the_autoencoder_is_inherited(

@@ -103,6 +103,34 @@ def test_the_uncertainty_loss_is_float32_for_half_inputs() -> None:
     assert uncertainty_loss(z, z, z).dtype == torch.float32
 
 
+def test_trained_variances_are_a_third_of_the_residuals_and_follow_them() -> None:
+    """Latents that lie 0.1 off where they are negative, and 0.5 where they are positive."""
+    rng = torch.Generator().manual_seed(2)
+
+    def pairs(count: int) -> tuple[Tensor, Tensor, Tensor]:
+        sides = torch.randn(count, 1, 2, 2, generator=rng).sign()
+        z_lr = sides.repeat_interleave(6, 2).repeat_interleave(6, 3).expand(-1, 4, -1, -1)
+        spread = torch.where(z_lr[:, :1] > 0, 0.5, 0.1)
+        return z_lr, z_lr + spread * torch.randn(z_lr.shape, generator=rng), spread
+
+    estimator = UncertaintyEstimator(width=16)
+    parameters = list(estimator.parameters())
+    optimiser = torch.optim.Adam(parameters, lr=5e-3)
+    for _ in range(200):
+        z_lr, z_gt, _ = pairs(16)
+        grads = torch.autograd.grad(uncertainty_loss(z_gt, *estimator(z_lr)), parameters)
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.grad = grad
+        optimiser.step()
+    with torch.no_grad():
+        z_lr, z_gt, spread = pairs(64)
+        mean, log_var = estimator(z_lr)
+    ratio = ((z_gt - mean).square() / log_var.exp()).mean()
+    assert ratio.item() == pytest.approx(3, abs=0.6)
+    rough = (spread > 0.3).expand_as(log_var)
+    assert log_var[rough].mean() - log_var[~rough].mean() > 2  # ln 25 = 3.2
+
+
 # Eq. 21
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "invert_timestep",
     "noise_schedule",
     "predict_clean",
+    "prediction_target",
     "snr",
     "uncertainty_snr",
 ]
@@ -27,6 +28,7 @@ __all__ = [
 PredictionType = Literal["epsilon", "v_prediction"]
 TRAIN_STEPS = 1000
 BETA_START, BETA_END = 0.00085, 0.012
+_KINDS = "prediction type must be 'epsilon' or 'v_prediction'"
 
 
 def noise_schedule() -> Tensor:
@@ -76,6 +78,21 @@ def invert_timestep(alpha_bar: Tensor, schedule: Tensor) -> Tensor:
     return (last - (upper - 1)) - (x - below) / (above - below)
 
 
+def prediction_target(
+    clean: Tensor, noise: Tensor, alpha_bar: Tensor, kind: PredictionType
+) -> Tensor:
+    """What a UNet of that kind should predict from ``add_noise``'s result; float32.
+
+    ``v_prediction``: v = sqrt(abar) noise - sqrt(1 - abar) clean (Salimans & Ho 2022, appendix D).
+    """
+    clean, noise, alpha_bar = _exact(clean), _exact(noise), _exact(alpha_bar)
+    if kind == "epsilon":
+        return noise
+    if kind == "v_prediction":
+        return alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * clean
+    raise ConfigError(f"{_KINDS}, got {kind!r}")
+
+
 def predict_clean(
     noisy: Tensor, prediction: Tensor, alpha_bar: Tensor, kind: PredictionType
 ) -> Tensor:
@@ -90,7 +107,7 @@ def predict_clean(
         return (noisy - noise * prediction) / signal
     if kind == "v_prediction":
         return signal * noisy - noise * prediction
-    raise ConfigError(f"prediction type must be 'epsilon' or 'v_prediction', got {kind!r}")
+    raise ConfigError(f"{_KINDS}, got {kind!r}")
 
 
 def _exact(x: Tensor) -> Tensor:
