@@ -24,12 +24,10 @@ from slimdiffsr.checkpoint import (
     import_official,
     interpolate_models,
     load_model,
-    load_state,
     load_strict,
     official_to_ours,
     resolve,
     save_model,
-    save_state,
     write_atomically,
 )
 from slimdiffsr.config import ModelConfig
@@ -45,6 +43,7 @@ from slimdiffsr.errors import (
 )
 from slimdiffsr.models.student import BaseStudent, Student, build_student
 from slimdiffsr.presets import tiny_model
+from slimdiffsr.state import load_state, save_state
 
 PARITY = SHARED / "parity"
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -574,3 +573,12 @@ def test_the_config_is_saved_with_the_weights(tmp_path: Path) -> None:
         text = file.metadata()["config"]
     assert json.loads(text)["unet"]["window_px"] == config.unet.window_px
     assert load_model(str(path)).config == config
+
+
+def test_the_same_model_saved_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny_model(4), name="twice")
+    model = build_student(config)
+    about = {"b": "2", "a": "é", "c": "3"}
+    digests = {save_model(tmp_path / f"{n}.safetensors", model, config, about) for n in range(6)}
+    assert len(digests) == 1
+    assert load_model(str(tmp_path / "0.safetensors")).metadata["a"] == "é"

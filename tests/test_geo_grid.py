@@ -81,3 +81,18 @@ def test_covering_a_finer_region() -> None:
 def test_numbers_that_do_not_fit_are_refused(overlap: int, offset: tuple[int, int]) -> None:
     with pytest.raises(TilingError, match="got"):
         TileGrid(Region(0, 0, 50, 50), 16, overlap, offset)
+
+
+@given(grids())
+def test_outer_tiles_stick_out_of_the_scene_unless_one_tile_just_covers_it(grid: TileGrid) -> None:
+    scene, edge = grid.scene_lr, grid.overlap_lr_px
+    first, last = grid.tile(0, 0).region_lr, grid.tile(grid.rows - 1, grid.columns - 1).region_lr
+    sides = (
+        (grid.columns, scene.col - first.col, last.col_end - scene.col_end),
+        (grid.rows, scene.row - first.row, last.row_end - scene.row_end),
+    )
+    for count, before, after in sides:
+        if count > 1:
+            assert min(before, after) >= edge
+        else:
+            assert min(before, after) >= 0

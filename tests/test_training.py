@@ -21,12 +21,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from slimdiffsr.checkpoint import load_model, load_state
+from slimdiffsr.checkpoint import load_model
 from slimdiffsr.config import TrainConfig
 from slimdiffsr.data import TrainingPairs, find_images, training_batches
 from slimdiffsr.degrade import image_generator
 from slimdiffsr.errors import TrainingError, WeightsError
 from slimdiffsr.stages import RunPaths, load_lpips, train_student
+from slimdiffsr.state import load_state
 from slimdiffsr.training import (
     STATE_FILE,
     Average,

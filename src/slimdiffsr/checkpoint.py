@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -41,12 +40,10 @@ __all__ = [
     "import_official",
     "interpolate_models",
     "load_model",
-    "load_state",
     "load_strict",
     "load_tensors",
     "resolve",
     "save_model",
-    "save_state",
     "tensors_sha256",
 ]
 
@@ -216,7 +213,7 @@ def save_model(
         "config": json.dumps(to_dict(config), sort_keys=True),
         "tensors_sha256": tensors_sha256(tensors),
     }
-    write_atomically(path, save(tensors, about))
+    write_atomically(path, encode(tensors, about))
     return file_sha256(path)
 
 
@@ -244,6 +241,16 @@ def interpolate_models(
         "interpolated": f"{amount:g} of the way from {first.sha256} to {second.sha256}",
     }
     return save_model(target, mixed, config, about, torch.float16)
+
+
+def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file, the same bytes for the same content."""
+    data = save(dict(tensors), dict(metadata))
+    size = int.from_bytes(data[:8], "little")
+    # The library writes the header's entries in random order.
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":"))
+    padded = header.encode() + b" " * (-len(header.encode()) % 8)
+    return len(padded).to_bytes(8, "little") + padded + data[8 + size :]
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -278,49 +285,6 @@ def write_atomically(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):  # renamed, never made, or its folder is none
             temporary.unlink()
-
-
-# ---------------------------------------------------------------------------------------------
-# Training state: nested dicts and lists of tensors and plain values
-
-
-def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a training state atomically: tensors as safetensors, the rest as JSON beside them."""
-    tensors: dict[str, Tensor] = {}
-    plain = _strip(state, tensors)
-    write_atomically(path, save(tensors, {"state": json.dumps(plain)}))
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """The inverse of ``save_state``."""
-    tensors, metadata = load_tensors(path)
-    if "state" not in metadata:
-        raise WeightsError(f"{path} is not a training state")
-    restored: dict[str, Any] = _fill(json.loads(metadata["state"]), tensors)
-    return restored
-
-
-def _strip(node: Any, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401  any JSON
-    if isinstance(node, Tensor):
-        name = str(len(tensors))  # paths of keys would collide: {0: a, "0": b}
-        tensors[name] = node.detach().cpu().contiguous().clone()
-        return {"__tensor__": name}
-    if isinstance(node, Mapping):
-        # Pairs keep the integer keys of an optimiser's state, which JSON objects would not.
-        return {"__items__": [[k, _strip(v, tensors)] for k, v in node.items()]}
-    if isinstance(node, list | tuple):
-        return [_strip(v, tensors) for v in node]
-    return node
-
-
-def _fill(node: Any, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN401  any JSON
-    if isinstance(node, dict):
-        if "__tensor__" in node:
-            return tensors[node["__tensor__"]]
-        return {key: _fill(value, tensors) for key, value in node["__items__"]}
-    if isinstance(node, list):
-        return [_fill(value, tensors) for value in node]
-    return node
 
 
 # ---------------------------------------------------------------------------------------------

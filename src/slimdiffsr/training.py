@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
-from slimdiffsr.checkpoint import load_state, load_strict, save_state
+from slimdiffsr.checkpoint import load_strict
 from slimdiffsr.config import LoopConfig
 from slimdiffsr.errors import TrainingError, WeightsError
+from slimdiffsr.state import load_state, save_state
 
 __all__ = ["Average", "Batches", "Progress", "Task", "TrainResult", "learning_rate_factor", "train"]
 

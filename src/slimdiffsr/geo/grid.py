@@ -93,13 +93,17 @@ class Tile:
 class TileGrid:
     """Equal tiles that cover a scene, each overlapping its neighbours.
 
+    The outermost tiles stick out of the scene by the overlap, to be filled by reflection: what a
+    network makes up at its input's border then falls outside. A scene that one tile covers only
+    just stays with one tile.
+
     Raises TilingError when tile, overlap and offset do not fit together.
     """
 
     scene_lr: Region
     tile_lr_px: int
     overlap_lr_px: int
-    offset_lr_px: tuple[int, int] = (0, 0)  # how far the first tile sticks out: columns, rows
+    offset_lr_px: tuple[int, int] = (0, 0)  # further out than that: columns, rows
 
     def __post_init__(self) -> None:
         if self.scene_lr.pixels <= 0:
@@ -123,22 +127,34 @@ class TileGrid:
     @property
     def columns(self) -> int:
         """Number of tiles in a row of tiles."""
-        return self._count(self.scene_lr.width, self.offset_lr_px[0])
+        return self._axis(self.scene_lr.width, self.offset_lr_px[0])[0]
 
     @property
     def rows(self) -> int:
         """Number of rows of tiles."""
-        return self._count(self.scene_lr.height, self.offset_lr_px[1])
+        return self._axis(self.scene_lr.height, self.offset_lr_px[1])[0]
 
-    def _count(self, length_lr_px: int, offset_lr_px: int) -> int:
+    @property
+    def origin_lr(self) -> tuple[int, int]:
+        """Upper left corner of the first tile: column, row."""
+        return (
+            self.scene_lr.col - self._axis(self.scene_lr.width, self.offset_lr_px[0])[1],
+            self.scene_lr.row - self._axis(self.scene_lr.height, self.offset_lr_px[1])[1],
+        )
+
+    def _axis(self, length_lr_px: int, offset_lr_px: int) -> tuple[int, int]:
+        """Number of tiles along a side, and how far the first one sticks out."""
+        edge = self.overlap_lr_px
         rest = length_lr_px + offset_lr_px - self.tile_lr_px
-        return 1 + max(0, -(-rest // self.step_lr_px))
+        if -2 * edge < rest <= 0:
+            return 1, offset_lr_px
+        return 1 + max(0, -(-(rest + 2 * edge) // self.step_lr_px)), edge + offset_lr_px
 
     def tile(self, row: int, col: int) -> Tile:
         """The tile at a position of the tile grid."""
         region_lr = Region(
-            self.scene_lr.col - self.offset_lr_px[0] + col * self.step_lr_px,
-            self.scene_lr.row - self.offset_lr_px[1] + row * self.step_lr_px,
+            self.origin_lr[0] + col * self.step_lr_px,
+            self.origin_lr[1] + row * self.step_lr_px,
             self.tile_lr_px,
             self.tile_lr_px,
         )
@@ -147,12 +163,9 @@ class TileGrid:
 
     def touching(self, region_lr: Region) -> list[Tile]:
         """All tiles that share a pixel with ``region_lr``, row by row from the upper left."""
-        cols = self._span(
-            region_lr.col - self.scene_lr.col + self.offset_lr_px[0], region_lr.width, self.columns
-        )
-        rows = self._span(
-            region_lr.row - self.scene_lr.row + self.offset_lr_px[1], region_lr.height, self.rows
-        )
+        left, top = self.origin_lr
+        cols = self._span(region_lr.col - left, region_lr.width, self.columns)
+        rows = self._span(region_lr.row - top, region_lr.height, self.rows)
         return [self.tile(row, col) for row in rows for col in cols]
 
     def _span(self, start_lr_px: int, length_lr_px: int, count: int) -> range:

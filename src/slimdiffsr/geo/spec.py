@@ -79,7 +79,7 @@ class SceneOptions:
     bounds: (left, bottom, right, top) in the raster's CRS. window: (col_off, row_off, width,
     height) in input pixels. At most one of the two.
     chunk_hr_px: side of the unit of work, at most; 1024 input pixels are the other limit.
-    grid_offset_lr_px: (columns, rows) by which the tile grid starts outside the scene.
+    grid_offset_lr_px: (columns, rows) by which the tile grid starts further outside the scene.
     creation_options: GDAL creation options for the output file.
     """
 
