@@ -19,6 +19,7 @@ from slimdiffsr.errors import ConfigError
 
 __all__ = [
     "Blur",
+    "DistillConfig",
     "LoopConfig",
     "ModelConfig",
     "Noise",
@@ -274,6 +275,25 @@ class LoopConfig:
     validate_every: Count = 1000
     validation_images: Count = 8
     flip_all: bool = False  # flips and quarter turns, which overhead images allow; else MS 12's
+    accumulate: Count = 1  # pieces a batch is worked through in, with gradients added up
+    checkpointing: bool = False  # the UNet's blocks are run again on the way back: less memory
+
+    def __post_init__(self) -> None:
+        _check(
+            self.batch % self.accumulate == 0,
+            f"a batch of {self.batch} cannot be worked through in {self.accumulate} equal pieces",
+        )
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class DistillConfig:
+    """L_Dis of Eq. 19 (MS 10); ``mmd_weight=0`` is Table 7's No-MMD."""
+
+    mse: Weight = 1.0
+    mmd_weight: Weight = 0.1  # lambda
+    norm: Literal["teacher_rms", "none"] = "teacher_rms"
+    samples: Annotated[int, Field(ge=2)] = 1024  # channel vectors a block and step
+    kernels: Literal[1, 5] = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
@@ -282,10 +302,20 @@ class TrainConfig(LoopConfig):
 
     model: ModelConfig
     loss: StudentLoss = StudentLoss()
-    discriminator_width: Count = 64
+    adversary: Literal["unet", "dino"] = "unet"
+    discriminator_width: Count = 64  # unet only
     lr_adversary: Rate | None = None  # None: as lr
+    distill: DistillConfig | None = None  # None: no teacher is imitated, Table 7's No-Dis
+    # teacher: what pruning keeps comes from the teacher's UNet and from TAESD (MS 8.3)
+    init: Literal["fresh", "teacher"] = "fresh"
 
     def __post_init__(self) -> None:
+        LoopConfig.__post_init__(self)  # super() fails in classes with slots
+        _check(
+            self.model.kind == "base" or (self.distill is None and self.init == "fresh"),
+            "a tiny student works on another grid than the teacher: distill must be none and "
+            "init fresh",
+        )
         scales = (self.recipe.scale, self.model.scale)
         _check(scales[0] == scales[1], f"recipe.scale and model.scale differ: {scales}")
         unit = self.model.multiple_lr_px * self.model.scale

@@ -87,11 +87,14 @@ class Teacher(nn.Module):
 
     def guide(self, enlarged: Tensor, hr: Tensor | None) -> tuple[Tensor, Guidance]:
         """z_lr (b, 4, h, w) and the guidance for it: Eqs. 1, 10 and 11."""
-        with torch.no_grad():  # encoder and estimator are frozen
-            z_lr = self.codec.encode(enlarged)
-            uncertainty = self.estimator(z_lr)
-            z_gt = uncertainty.mean if hr is None else self.codec.encode(hr)
-        alpha_bar = self.predictor(z_gt, uncertainty.log_var)
+        with torch.no_grad():  # the encoder is frozen
+            z_lr = self.codec.encode(enlarged).float()
+            z_gt = None if hr is None else self.codec.encode(hr).float()
+        # In bfloat16 the map would move in steps of whole timesteps.
+        with torch.autocast(z_lr.device.type, enabled=False):
+            with torch.no_grad():  # so is the estimator
+                mean, log_var = self.estimator(z_lr)
+            alpha_bar = self.predictor(mean if z_gt is None else z_gt, log_var)
         return z_lr, Guidance(alpha_bar, invert_timestep(alpha_bar, self.schedule))
 
     def _timestep(self, guidance: Guidance) -> Tensor:

@@ -14,6 +14,7 @@ from slimdiffsr.config import StudentLoss
 from slimdiffsr.degrade import image_generator
 from slimdiffsr.errors import DataError
 from slimdiffsr.losses import adversarial_loss, discriminator_loss, perceptual_loss
+from slimdiffsr.models.discriminator import DinoDiscriminator
 from slimdiffsr.models.lpips import LPIPS
 from slimdiffsr.training import bare
 
@@ -80,14 +81,22 @@ class Reconstruction:
         if self.adversarial(step):
             adversary = bare(self.adversary).requires_grad_(False)
             with self.accelerator.autocast():
-                terms["gan"] = adversarial_loss(adversary(sr), weights.gan_kind)
+                terms["gan"] = adversarial_loss(self._judge(adversary, sr, step), weights.gan_kind)
             total = total + weights.gan * terms["gan"]
         return total, terms
 
-    def adversary_loss(self, sr: Tensor, hr: Tensor) -> Tensor:
+    def adversary_loss(self, sr: Tensor, hr: Tensor, step: int) -> Tensor:
         """What the adversary descends on, for a result that is already made."""
         bare(self.adversary).requires_grad_(True)
         with self.accelerator.autocast():
-            both = self.adversary(torch.cat((hr, sr.detach().to(hr.dtype))))
+            both = self._judge(self.adversary, torch.cat((hr, sr.detach().to(hr.dtype))), step)
             real, fake = zip(*(level.chunk(2) for level in both), strict=True)
             return discriminator_loss(list(real), list(fake), self.weights.gan_kind)
+
+    def _judge(self, adversary: nn.Module, rgb: Tensor, step: int) -> list[Tensor]:
+        # Only DINO's heads want augmented images (MS 7): the U-Net looks at single pixels.
+        if isinstance(bare(adversary), DinoDiscriminator):
+            levels: list[Tensor] = adversary(rgb, image_generator(self.seed + 3, step))
+            return levels
+        logits: list[Tensor] = adversary(rgb)
+        return logits

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from accelerate.accelerator import Accelerator
@@ -18,6 +19,8 @@ from slimdiffsr.config import LoopConfig, to_dict
 from slimdiffsr.data import TrainingPairs, find_images, training_batches
 from slimdiffsr.degrade import degrade, image_generator
 from slimdiffsr.training import Batches
+
+Network = TypeVar("Network", bound=nn.Module)
 
 __all__ = ["Run", "RunPaths", "channels_last", "fresh", "make_optimizer", "start_run"]
 
@@ -31,6 +34,9 @@ class RunPaths:
     lpips: Path | None = None  # safetensors of LPIPS-SqueezeNet; None takes the lpips package's
     validation: Path | None = None  # a folder of sharp images; None validates on training images
     start: Path | None = None  # weights of the same architecture to start from
+    teacher: Path | None = None  # a merged teacher, for distillation
+    codec_folder: Path | None = None  # TAESD, where a student inherits from it; None asks the hub
+    dino: str = "facebook/dino-vitb16"  # or a local folder; for adversary="dino"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ def _degrade(config: LoopConfig, hr: Tensor, rngs: list[torch.Generator]) -> Ten
     return degrade(hr, config.recipe, rngs)
 
 
-def fresh(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+def fresh(build: Callable[[], Network], seed: int) -> Network:
     """A network whose start hangs on ``seed`` alone."""
     # PyTorch initialises from its global generator; the fork leaves that as it was.
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""Stage 2, the student; so far with its reconstruction losses alone, no teacher."""
+"""Stage 2, the student: L_Rec, and with a teacher L_Rec + L_Dis (Eq. 23)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,12 +16,18 @@ from torch.optim import Optimizer
 
 from slimdiffsr.checkpoint import load_strict, load_tensors, save_model
 from slimdiffsr.config import TrainConfig, to_dict
-from slimdiffsr.models.discriminator import UNetDiscriminator
-from slimdiffsr.models.student import build_student
+from slimdiffsr.errors import ConfigError
+from slimdiffsr.models.sd_vae import Taesd
+from slimdiffsr.models.student import BaseStudent, Student, build_student, enlarge_bicubic
+from slimdiffsr.networks import load_codec
+from slimdiffsr.stages.adversarial import Alternation, Attempt, build_adversary
+from slimdiffsr.stages.distilled import Distillation, Imitator, check_crop, inherit
 from slimdiffsr.stages.reconstruction import Reconstruction, load_lpips
 from slimdiffsr.stages.run import RunPaths, channels_last, fresh, make_optimizer, start_run
+from slimdiffsr.stages.teacher_files import load_teacher
 from slimdiffsr.stages.validation import score, validation_set
-from slimdiffsr.training import Average, Progress, TrainResult, bare, train
+from slimdiffsr.teacher import Teacher
+from slimdiffsr.training import Average, Progress, TrainResult, train
 
 __all__ = ["train_student"]
 
@@ -32,7 +39,7 @@ def train_student(
     max_minutes: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> TrainResult:
-    """Train a student from scratch with L1 + LPIPS + adversarial loss (Eq. 20).
+    """Train a student with L1 + LPIPS + adversarial loss (Eq. 20), and as ``paths.teacher`` does.
 
     Writes ``model.safetensors``, the resumable state, TensorBoard logs and validation pictures into
     ``paths.out``; the same call again goes on where the last one stopped.
@@ -49,8 +56,38 @@ def train_student(
     return dataclasses.replace(result, unreadable=result.unreadable + run.unreadable)
 
 
+def find_teacher(config: TrainConfig, paths: RunPaths) -> Teacher | None:
+    """The teacher, where the config has a use for one. Raises ConfigError and WeightsError."""
+    if config.distill is None and config.init == "fresh":
+        if paths.teacher is not None:
+            raise ConfigError(
+                "this config has no use for a teacher: take one that distils, or set init=teacher"
+            )
+        return None
+    if paths.teacher is None:
+        raise ConfigError(
+            "this config needs a teacher: give --teacher FILE, or set distill=none and init=fresh"
+        )
+    teacher = load_teacher(paths.teacher)
+    check_crop(config, teacher.unet.spec)
+    return teacher
+
+
+def first_student(config: TrainConfig, paths: RunPaths, teacher: Teacher | None) -> Student:
+    """The student before its first step: fresh, inherited by pruning, or from ``paths.start``."""
+    student = fresh(lambda: build_student(config.model), config.seed)
+    if config.init == "teacher" and teacher is not None and isinstance(student, BaseStudent):
+        codec = teacher.codec
+        if not isinstance(codec, Taesd):
+            codec = load_codec("taesd", paths.codec_folder)
+        inherit(student, teacher.unet.state_dict(), codec.state_dict())
+    if paths.start is not None:
+        load_strict(student, load_tensors(paths.start)[0], str(paths.start))
+    return student
+
+
 class StudentTask:
-    """The student, its adversary, and how they learn."""
+    """The student, its adversary, perhaps its teacher, and how they learn."""
 
     def __init__(self, config: TrainConfig, paths: RunPaths, accelerator: Accelerator) -> None:
         self.config = config
@@ -59,53 +96,70 @@ class StudentTask:
         lpips = load_lpips(paths.lpips)
         if isinstance(lpips, nn.Module):
             lpips.to(device)
-        student = fresh(lambda: build_student(config.model), config.seed).to(device)
-        if paths.start is not None:
-            load_strict(student, load_tensors(paths.start)[0], str(paths.start))
-        adversary = fresh(lambda: UNetDiscriminator(config.discriminator_width), config.seed)
-        adversary.to(device)
-        channels_last(student)
-        channels_last(adversary)
+        teacher = find_teacher(config, paths)
+        self.student = first_student(config, paths, teacher)
+        self.student.unet.checkpointing = config.checkpointing
+        channels_last(self.student.to(device))
+        adversary = fresh(
+            lambda: build_adversary(config.adversary, config.discriminator_width, paths.dino),
+            config.seed,
+        )
+        channels_last(adversary.to(device))
+        self.modules: dict[str, nn.Module] = {"student": self.student, "adversary": adversary}
+        learner: nn.Module = self.student
+        self.distillation = None
+        if teacher is not None and config.distill is not None:
+            learner = self._imitator(teacher).to(device)
+            self.distillation = Distillation(config.distill, teacher, config.seed, accelerator)
         self.optimizers: dict[str, Optimizer] = {
-            "student": make_optimizer(config, student),
+            "student": make_optimizer(config, learner),
             "adversary": make_optimizer(config, adversary),
         }
         self.base_lr = {"student": config.lr, "adversary": config.lr_adversary or config.lr}
-        self.averages = {"student": Average(student, config.ema)} if config.ema else {}
+        self.averages = {"student": Average(self.student, config.ema)} if config.ema else {}
         self.validation = validation_set(
             config, paths, config.model.multiple_lr_px * config.model.scale
         )
-        self.student = accelerator.prepare(torch.compile(student) if config.compile else student)
-        self.adversary = accelerator.prepare(adversary)
-        self.modules: dict[str, nn.Module] = {"student": self.student, "adversary": self.adversary}
+        self.learner = accelerator.prepare(torch.compile(learner) if config.compile else learner)
+        adversary = accelerator.prepare(adversary)
         self.reconstruction = Reconstruction(
-            config.loss, lpips, self.adversary, accelerator, config.seed
+            config.loss, lpips, adversary, accelerator, config.seed
         )
+        networks = {"student": self.learner, "adversary": adversary}
+        self.alternation = Alternation(
+            config, accelerator, self.reconstruction, networks, self.optimizers
+        )
+
+    def _imitator(self, teacher: Teacher) -> nn.Module:
+        assert isinstance(self.student, BaseStudent)  # the config has seen to it
+        imitator = Imitator(self.student, teacher.unet.spec)
+        self.modules["adapters"] = imitator.adapters  # resumed, but not part of the model
+        return imitator
 
     def update(self, lr: Tensor, hr: Tensor, step: int) -> dict[str, Tensor]:
         """One step of the student, then one of its adversary."""
         lr = lr.to(memory_format=torch.channels_last)
         hr = hr.to(memory_format=torch.channels_last)
-        with self.accelerator.autocast():
-            sr = self.student(lr)
-        total, losses = self.reconstruction.loss(sr, hr, step)
-        self._descend("student", self.student, total)
-        if self.reconstruction.adversarial(step):
-            losses["adversary"] = self.reconstruction.adversary_loss(sr, hr)
-            self._descend("adversary", self.adversary, losses["adversary"])
+        losses = self.alternation.update("student", partial(self._attempt, step), (lr, hr), step)
         for average in self.averages.values():
-            average.update(bare(self.student), step)
-        return {name: value.detach() for name, value in losses.items()}
+            average.update(self.student, step)
+        return losses
 
-    def _descend(self, name: str, module: nn.Module, loss: Tensor) -> None:
-        self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(module.parameters(), self.config.grad_clip)
-        self.optimizers[name].step()
-        self.optimizers[name].zero_grad(set_to_none=True)
+    def _attempt(self, step: int, lr: Tensor, hr: Tensor) -> Attempt:
+        """L_Rec, or with a teacher Eq. 23."""
+        with self.accelerator.autocast():
+            made = self.learner(lr)
+        if self.distillation is None:
+            return Attempt(made, *self.reconstruction.loss(made, hr, step))
+        sr, adapted = made
+        total, terms = self.reconstruction.loss(sr, hr, step)
+        enlarged = enlarge_bicubic(lr, self.config.model.scale)
+        imitation, more = self.distillation.loss(adapted, enlarged, hr, step)
+        return Attempt(sr, total + imitation, terms | more)
 
     def averaged(self) -> nn.Module:
         """The student with its averaged weights, in evaluation mode."""
-        student = copy.deepcopy(bare(self.student)).eval()
+        student = copy.deepcopy(self.student).eval()
         if "student" in self.averages:
             student.load_state_dict(self.averages["student"].weights)
         return student

@@ -17,7 +17,7 @@ from slimdiffsr.degrade import degrade, image_generator
 from slimdiffsr.metrics import grey8, grid_energy_db, psnr_y, ssim_y
 from slimdiffsr.stages.run import RunPaths
 
-__all__ = ["score", "validation_set"]
+__all__ = ["draw_maps", "score", "validation_set"]
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
@@ -76,6 +76,21 @@ def score(
     Image.fromarray(_stack(rows)).save(picture)
     names = ("val/psnr_y", "val/ssim_y", "val/lpips", "val/grid_db")
     return dict(zip(names, np.mean(values, axis=0).tolist(), strict=True))
+
+
+def draw_maps(maps: Sequence[Tensor], truths: Sequence[Tensor], picture: Path) -> None:
+    """A PNG of maps beside HR, one image a row; all greys by one scale, black is the least value.
+
+    maps: (h, w) each, or (1, 1) for one number an image; truths: (3, H, W) in [0, 1].
+    """
+    values = torch.cat([m.flatten() for m in maps])
+    least, spread = values.min(), (values.max() - values.min()).clamp_min(1e-6)
+    rows = []
+    for one, hr in zip(maps, truths, strict=True):
+        grey = F.interpolate(((one - least) / spread)[None, None], size=hr.shape[1:])
+        rows.append(np.hstack([_to_uint8(grey[0].expand(3, -1, -1)), _to_uint8(hr)]))
+    picture.parent.mkdir(exist_ok=True)
+    Image.fromarray(_stack(rows)).save(picture)
 
 
 def _stack(rows: list[Pixels]) -> Pixels:

@@ -1,0 +1,90 @@
+"""Stage 2's teacher: what the student inherits from it, and how it imitates its blocks (MS 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from accelerate.accelerator import Accelerator
+from torch import Tensor, nn
+
+from slimdiffsr.config import DistillConfig, TrainConfig
+from slimdiffsr.degrade import image_generator
+from slimdiffsr.distillation import Adapters, compare_features
+from slimdiffsr.errors import ConfigError
+from slimdiffsr.models.pruning import prune
+from slimdiffsr.models.spec import UNetSpec
+from slimdiffsr.models.student import BaseStudent, enlarge_bicubic
+from slimdiffsr.teacher import Teacher
+
+__all__ = ["Distillation", "Imitator", "check_crop", "inherit"]
+
+LATENT_PX = 8  # pixels of an image that one latent stands for, along each side
+
+
+def check_crop(config: TrainConfig, unet: UNetSpec) -> None:
+    """Raise ConfigError where the teacher's UNet could not halve the crop often enough."""
+    unit = LATENT_PX << (len(unet.widths) - 1)
+    if config.crop_hr_px % unit:
+        raise ConfigError(
+            f"crop_hr_px {config.crop_hr_px} is no multiple of {unit}, which the teacher needs"
+        )
+
+
+def inherit(
+    student: BaseStudent, teacher: Mapping[str, Tensor], taesd: Mapping[str, Tensor]
+) -> None:
+    """Semantic-aware pruning (MS 8.3), in place: from the weights of the teacher's UNet and TAESD.
+
+    Raises WeightsError where their widths differ.
+    """
+    pruned = prune(student.state_dict(), student.unet.spec, teacher, taesd)
+    student.load_state_dict(pruned.weights)
+
+
+class Imitator(nn.Module):
+    """A student that also hands out its blocks, in its teacher's widths (phi of Eq. 17)."""
+
+    def __init__(self, student: BaseStudent, teacher: UNetSpec) -> None:
+        super().__init__()
+        self.student = student
+        first, second = student.unet.spec.widths[:2]
+        theirs = teacher.widths[:2]
+        self.adapters = Adapters((first, second, second, first), (*theirs, *reversed(theirs)))
+
+    def forward(self, rgb_lr: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """rgb_lr: (b, 3, h, w) in [-1, 1]. Returns the student's image and the adapted blocks."""
+        enlarged = enlarge_bicubic(rgb_lr, self.student.config.scale)
+        sr, blocks = self.student.restore_with_blocks(enlarged)
+        return sr, self.adapters(blocks.matched)
+
+
+class Distillation:
+    """L_Dis against a frozen teacher, which runs up to its last matched block and no further."""
+
+    def __init__(
+        self, config: DistillConfig, teacher: Teacher, seed: int, accelerator: Accelerator
+    ) -> None:
+        self.config = config
+        self.teacher = teacher.to(accelerator.device).eval().requires_grad_(False)
+        self.seed = seed
+        self.accelerator = accelerator
+
+    def loss(
+        self, adapted: Sequence[Tensor], enlarged: Tensor, hr: Tensor, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """L_Dis to descend on, and its terms by name. enlarged, hr: (b, 3, H, W) in [-1, 1]."""
+        with torch.no_grad(), self.accelerator.autocast():
+            theirs = self.teacher.blocks(enlarged, hr).matched
+        config = self.config
+        terms = compare_features(
+            adapted,
+            theirs,
+            image_generator(self.seed + 4, step),
+            mmd_weight=config.mmd_weight,
+            norm=config.norm,
+            samples=config.samples,
+            kernels=config.kernels,
+        )
+        total = config.mse * terms.mse + config.mmd_weight * terms.mmd
+        return total, {"mse": terms.mse, "mmd": terms.mmd, "raw_mse": terms.raw_mse}
