@@ -131,8 +131,9 @@ class StudentTask:
         )
 
     def _imitator(self, teacher: Teacher) -> nn.Module:
-        assert isinstance(self.student, BaseStudent)  # the config has seen to it
-        imitator = Imitator(self.student, teacher.unet.spec)
+        student = self.student
+        assert isinstance(student, BaseStudent)  # the config has seen to it
+        imitator = fresh(lambda: Imitator(student, teacher.unet.spec), self.config.seed)
         self.modules["adapters"] = imitator.adapters  # resumed, but not part of the model
         return imitator
 
