@@ -177,9 +177,11 @@ def seam_ratio(sr: NDArray[Any], scale: int, tile_hr_px: int, overlap_hr_px: int
     ratios = []
     for axis in (1, 2):
         gradient = np.abs(np.diff(sr.astype(float), axis=axis)).mean((0, 3 - axis))
-        # The first and last pixel of every tile, where a paste would leave a step.
-        starts = np.arange(step, len(gradient) - tile_hr_px, step)
+        # The first and last pixel of every tile, where a paste would leave a step. The first tile
+        # sticks out of the scene by the overlap.
+        starts = np.arange(step - overlap_hr_px, len(gradient), step)
         borders = np.concatenate([starts - 1, starts + overlap_hr_px - 1])
+        borders = borders[(borders >= 0) & (borders < len(gradient))]
         beside = np.concatenate([borders + k * scale for k in range(-4, 5) if k])
         beside = beside[(beside >= 0) & (beside < len(gradient))]
         ratios.append(gradient[borders].mean() / gradient[beside].mean())

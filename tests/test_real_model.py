@@ -101,14 +101,13 @@ def test_the_window_figure_sees_windows(town: Path) -> None:
 
 
 def test_tiny_x8_shows_no_seams_and_keeps_colours(town: Path, tmp_path: Path) -> None:
-    out, side, spec = tmp_path / "out.tif", 116, upscaler("tiny-x8").spec
+    out, side, spec = tmp_path / "out.tif", 200, upscaler("tiny-x8").spec
     lr = read(town)[:3, :side, :side]
     sr = run("tiny-x8", town, out, side)
     shifted = run("tiny-x8", town, out, side, spec.tile_hr_px // 2 // 8)
     figures = scene_figures(lr, sr, shifted, spec.tile_hr_px, spec.overlap_hr_px)
     assert figures.seam_ratio <= 1.05
-    # Twice the enlargement, from the same 64 input pixels a tile: 38 dB is 4x's figure.
-    assert figures.shift_psnr_db >= 36
+    assert 38 <= figures.shift_psnr_db < 100
     assert figures.low_pass_rms <= 1
     assert figures.mean_error <= 0.2
     untiled = ndimage.zoom(lr.astype(float), (1, 8, 8), order=3, grid_mode=True, mode="mirror")

@@ -49,9 +49,9 @@ __all__ = [
 
 # Models that ship inside the package, with the sha256 of their files.
 BUNDLED: dict[str, str] = {
-    "tiny-x4": "e0e4bfa21ccf2d96b9cf563dd7c00e6b21cbcd641c4ef7c873de54d9d10f7e2b",
-    "tiny-x4-faithful": "7296efde567f63f45d976fc550215b10c00f566cb87f5b7b26c604bc065b85ec",
-    "tiny-x8": "344814433f34677c3918242ff884645699ac513289f7269f0d04f4e0151768e6",
+    "tiny-x4": "6e1d1309da0610ef5d4a3a7a9871920c6569ca6e5d1cff77810b5b12f83aeaf5",
+    "tiny-x4-faithful": "7cf3d8892295102c66c87f5b2180a5a662e81c5f4de319cbf6c8cba03414cb5c",
+    "tiny-x8": "a730cf43939a4830e452dbe98c6d549bb153e8de252216a9efe31445df75ea2a",
 }
 
 HUB_FILE = "model.safetensors"

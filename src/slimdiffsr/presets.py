@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from slimdiffsr.config import (
+    DistillConfig,
+    LoopConfig,
     ModelConfig,
     Recipe,
     StudentLoss,
@@ -19,7 +22,9 @@ from slimdiffsr.config import (
 )
 from slimdiffsr.errors import ConfigError
 
-__all__ = ["PRESETS", "load_preset", "tiny_model", "tiny_training"]
+__all__ = ["PRESETS", "choose", "load_preset", "tiny_model", "tiny_training"]
+
+T = TypeVar("T")
 
 
 def tiny_model(scale: Literal[4, 8] = 4) -> ModelConfig:
@@ -38,7 +43,8 @@ def tiny_model(scale: Literal[4, 8] = 4) -> ModelConfig:
             squeeze=32,
             window_px=8,
         ),
-        overlap_hr_px=16 * scale,
+        tile_hr_px=128 * scale,
+        overlap_hr_px=64 if scale == 4 else 256,
         decoder_widths=(40, 24, 16) if scale == 4 else (40, 32, 24, 12),
     )
 
@@ -73,7 +79,85 @@ def tiny_training(scale: Literal[4, 8] = 4, *, perceptual: bool = True) -> Train
     )
 
 
+def paper_training(scale: Literal[4, 8] = 4) -> TrainConfig:
+    """Stage 2 as published, where MS 11 knows it; needs images of 512 pixels and more."""
+    return TrainConfig(
+        model=ModelConfig(name=f"base-x{scale}", scale=scale),
+        recipe=Recipe(scale=scale),
+        loss=StudentLoss(gan_kind="bce_s"),
+        adversary="dino",
+        distill=DistillConfig(),
+        init="teacher",
+        steps=100_000,
+        batch=16,
+        lr=5e-5,
+        precision="bf16",
+    )
+
+
+def compact_training(scale: Literal[4, 8] = 4) -> TrainConfig:
+    """The paper's student at 0.4 of its width, for images of 256 pixels and a budget of minutes."""
+    model = ModelConfig(
+        name=f"compact-x{scale}",
+        scale=scale,
+        unet=UNetConfig(widths=(128, 256), mid_width=384),
+        taesd_affine=True,  # what it inherits from TAESD fits from the first step
+        tile_hr_px=256,
+    )
+    return TrainConfig(
+        model=model,
+        recipe=Recipe(scale=scale),
+        # LPIPS by SqueezeNet and an adversary that starts from nothing: as for the tiny models,
+        # less of both than the paper gives to VGG and DINO.
+        loss=StudentLoss(lpips=1.0, gan=0.05, gan_from=500, lpips_jitter=True),
+        discriminator_width=32,
+        distill=DistillConfig(),
+        init="teacher",
+        steps=6_000,
+        batch=32,
+        crop_hr_px=256,
+        lr=2e-4,
+        lr_final=1e-5,
+        warmup=100,
+        decay_from=2_000,
+        ema=0.999,
+        precision="bf16",
+        pool=8192,
+        flip_all=True,
+    )
+
+
+def micro_training() -> TrainConfig:
+    """For tests of the whole pipeline; learns nothing worth having."""
+    unet = UNetConfig(
+        widths=(16, 32), mid_width=32, layers=1, groups=4, ff_mult=1, queries=4, squeeze=8
+    )
+    return TrainConfig(
+        model=ModelConfig(
+            name="micro", scale=4, unet=unet, taesd_affine=True, tile_hr_px=64, overlap_hr_px=32
+        ),
+        loss=StudentLoss(lpips=0.5, gan=0.05, gan_from=20),
+        discriminator_width=8,
+        distill=DistillConfig(samples=128),
+        steps=300,
+        batch=4,
+        crop_hr_px=64,
+        lr=1e-3,
+        workers=0,
+        log_every=20,
+        save_every=100,
+        validate_every=100,
+        validation_images=2,
+        flip_all=True,
+    )
+
+
 PRESETS: dict[str, TrainConfig] = {
+    "compact-x4": compact_training(4),
+    "compact-x8": compact_training(8),
+    "micro": micro_training(),
+    "paper-x4": paper_training(4),
+    "paper-x8": paper_training(8),
     "tiny-x4": tiny_training(4),
     "tiny-x4-faithful": tiny_training(4, perceptual=False),
     "tiny-x8": tiny_training(8),
@@ -82,17 +166,22 @@ PRESETS: dict[str, TrainConfig] = {
 
 
 def load_preset(name: str) -> TrainConfig:
-    """A preset by name, or a TOML file with ``preset = "..."`` and what it changes.
+    """A student's preset by name, or a TOML file with ``preset = "..."`` and what it changes.
 
     Raises ConfigError, which lists the presets.
     """
+    return choose_preset(name, PRESETS, "tiny-x4")
+
+
+def choose_preset(name: str, presets: Mapping[str, C], default: str) -> C:
+    """As ``load_preset``, of any stage. default: the preset of a TOML file that names none."""
     path = Path(name)
-    if name in PRESETS:
-        return PRESETS[name]
+    if name in presets:
+        return presets[name]
     if path.suffix != ".toml":
-        raise ConfigError(f"no preset {name!r}: there are {', '.join(sorted(PRESETS))}")
+        raise ConfigError(f"no preset {name!r}: there are {', '.join(sorted(presets))}")
     values = read_toml(path)
-    base = load_preset(str(values.pop("preset", "tiny-x4")))
+    base = choose_preset(str(values.pop("preset", default)), presets, default)
     merged = to_dict(base)
     merge(merged, values)
-    return parse(TrainConfig, merged)
+    return parse(type(base), merged)
