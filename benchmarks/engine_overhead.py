@@ -1,22 +1,20 @@
 """What the scene engine costs on top of the bare network, as JSON lines.
 
 Runs a generated scene through the engine, then the same number of tiles through the network
-alone, and prints both times. The network is a stand-in of a set cost unless ``--network
-module:function`` names a function that returns a ``slimdiffsr.geo.Network``:
+alone, and prints both times. The network is a stand-in of a set cost unless ``--model`` names a
+real one:
 
     python benchmarks/engine_overhead.py --tile-seconds 0.14
-    python benchmarks/engine_overhead.py --network mymodule:make_network
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/engine_overhead.py --model tiny-x4
 """
 
 import argparse
-import importlib
 import json
 import platform
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +22,7 @@ import psutil
 import rasterio
 from numpy.typing import NDArray
 
+from slimdiffsr import Upscaler
 from slimdiffsr.geo import Network, SceneOptions, upscale_scene
 
 
@@ -97,7 +96,7 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--network", help="module:function that returns a Network")
+    parser.add_argument("--model", help="a model's name or file, instead of the stand-in")
     parser.add_argument("--tile-seconds", type=float, default=0.14)
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--side", type=int, default=2048, help="input pixels along a side")
@@ -106,10 +105,8 @@ def main() -> None:
     parser.add_argument("--format", default="cog", choices=["cog", "gtiff"])
     options = parser.parse_args()
     network = burning_network(options.scale, options.tile_seconds)
-    if options.network:
-        module, _, function = options.network.partition(":")
-        make: Callable[[], Network] = getattr(importlib.import_module(module), function)
-        network = make()
+    if options.model:
+        network = Upscaler.from_pretrained(options.model).network()
     network.predict(  # warm-up
         np.zeros((network.batch, 3, *[network.tile_hr_px // network.scale] * 2), np.float32)
     )

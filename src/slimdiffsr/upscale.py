@@ -173,7 +173,11 @@ class Upscaler:
         each tile's mean and spread as the released script does (for parity; makes tiles visible),
         'none' leaves the network's colours. Overrides ``options.colour``.
         """
-        options, network = self._prepare(options, colour)
+        network = self.network(colour)
+        options = dataclasses.replace(
+            options or geo.SceneOptions(),
+            colour="low-frequency" if colour == "low-frequency" else "none",
+        )
         return geo.upscale_scene(src, dst, network, options, on_progress=on_progress)
 
     def plan_scene(
@@ -236,19 +240,15 @@ class Upscaler:
         sr = self._run(rgb_lr)
         return self._to_unit(match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale)))
 
-    def _prepare(
-        self, options: geo.SceneOptions | None, colour: Colour
-    ) -> tuple[geo.SceneOptions, geo.Network]:
+    def network(self, colour: Colour = "low-frequency") -> geo.Network:
+        """The model as the scene engine sees it; 'official' matches colours on each tile."""
         if colour not in ("low-frequency", "official", "none"):
             raise ConfigError(f"colour must be low-frequency, official or none, got {colour!r}")
-        matched = colour == "official"
-        rule: Literal["low-frequency", "none"] = (
-            "low-frequency" if colour == "low-frequency" else "none"
-        )
         fields = {f.name: getattr(self.spec, f.name) for f in dataclasses.fields(self.spec)}
-        fields["model_id"] += "+official-colour" if matched else ""
-        network = geo.Network(**fields, predict=self.predict_matched if matched else self.predict)
-        return dataclasses.replace(options or geo.SceneOptions(), colour=rule), network
+        if colour == "official":
+            fields["model_id"] += "+official-colour"
+            return geo.Network(**fields, predict=self.predict_matched)
+        return geo.Network(**fields, predict=self.predict)
 
     @torch.inference_mode()
     def _run(self, rgb_lr: Tensor) -> Tensor:
