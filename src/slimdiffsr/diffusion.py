@@ -1,6 +1,6 @@
 """The teacher's diffusion arithmetic: Eqs. 6 to 9 and 11, and the one-step clean latent.
 
-Always in float32 or better: neighbouring noise levels differ by 6e-5, which bfloat16 cannot tell
+Always in float32 or better: some neighbouring noise levels differ by 6e-5, which bfloat16 cannot tell
 apart. A noise level may be one number, one an image (b, 1, 1, 1), or a map (b, 1, h, w).
 """
 

@@ -217,7 +217,9 @@ class Upscaler:
     def restore(
         self, rgb_lr: Tensor, *, colour: Literal["official", "none"] = "official"
     ) -> Tensor:
-        """One image through the network whole, as the released script does (MS 11).
+        """One image through the network whole, in the released script's way (MS 11).
+
+        But for its mistake: colours are matched to the image, not to the padded image.
 
         rgb_lr: (b, 3, h, w) in [-1, 1]. Returns (b, 3, scale*h, scale*w) in [-1, 1], float32. Memory
         grows with the image; ``upscale`` tiles instead. Raises ConfigError for another colour rule.

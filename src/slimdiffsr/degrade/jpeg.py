@@ -1,7 +1,7 @@
 """JPEG round trip: what an image looks like after baseline JPEG coding with 4:2:0 chroma.
 
 Only the lossy steps of ITU-T T.81 are done (colour, subsampling, DCT, quantisation); entropy
-coding loses nothing. Quality is a real number and the tables are not rounded, as in the paper's
+coding loses nothing. Quality is a real number and the tables are not rounded, as in the authors'
 degradation.
 """
 
@@ -18,7 +18,7 @@ from slimdiffsr.errors import ConfigError, DataError
 __all__ = ["jpeg"]
 
 # ITU-T T.81, tables K.1 and K.2; rows are vertical frequencies. K.1 lies on its side, as in the
-# paper's degradation: for the standard's own, pass the image transposed.
+# authors' code: for the standard's own, pass the image transposed.
 _LUMA_TABLE = (
     (16, 12, 14, 14, 18, 24, 49, 72),
     (11, 12, 13, 17, 22, 35, 64, 92),

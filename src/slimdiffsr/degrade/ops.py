@@ -62,7 +62,7 @@ def blur(images: Tensor, kernels: Tensor) -> Tensor:
 
 
 def resize(images: Tensor, size: tuple[int, int], mode: ResizeMode) -> Tensor:
-    """Resample to ``size`` = (height, width) without an antialias filter, as the paper does."""
+    """Resample to ``size`` = (height, width) without an antialias filter, as the authors do."""
     return F.interpolate(images, size=size, mode=mode)
 
 

@@ -42,7 +42,7 @@ def add_lora(
 ) -> list[str]:
     """Give every matching linear and convolution a low-rank update; all else is frozen.
 
-    The update is alpha / rank * B A, with A ~ N(0, 1/rank) drawn from ``rng`` and B = 0: nothing
+    The update is alpha / rank * B A, with A normal of spread 1/rank, drawn from ``rng`` and B = 0: nothing
     changes at first. Works in place. Returns the names of the layers that were given one.
     """
     try:

@@ -60,7 +60,7 @@ class KLCodec(nn.Module):
     """Stable Diffusion's own autoencoder, from diffusers.
 
     The mode of the posterior stands for a sample. ``unscale=False`` decodes what comes without
-    dividing by the scaling factor: the ablation of Table 5 was trained so (MS 9).
+    dividing by the scaling factor: the authors' ablation of Table 5 decodes so (MS 9).
     """
 
     def __init__(self, vae: AutoencoderKL, *, unscale: bool = True) -> None:

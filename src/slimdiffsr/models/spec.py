@@ -79,7 +79,7 @@ def student_spec(config: UNetConfig) -> UNetSpec:
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class PredictorSpec:
-    """The noise-level predictor (MS 3); ``gt_only`` and ``fixed`` are the ablations of Fig. 13."""
+    """The noise-level predictor (MS 3); ``gt_only`` and ``fixed`` are the ablations of Figs. 13, 14."""
 
     mode: Literal["map", "scalar", "gt_only", "fixed"] = "map"
     param: Literal["direct", "eq9"] = "direct"

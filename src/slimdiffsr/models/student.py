@@ -1,4 +1,4 @@
-"""The students: ``base``, exactly the paper's, and ``tiny``, the same blocks for laptops."""
+"""The students: ``base``, exactly the one the authors released, and ``tiny``, the same blocks for laptops."""
 
 from __future__ import annotations
 
