@@ -401,7 +401,7 @@ def test_train_shows_the_config_it_would_use(tmp_path: Path) -> None:
     fails(run(*base, "--dry-run", "--set", "steps"), "expected key=value, got 'steps'")
     fails(run(*base, "--dry-run", "--set", "steps=-1"), "steps")
     base[3] = "tiny-x5"
-    fails(run(*base, "--dry-run"), "no preset 'tiny-x5': there are tiny-x4")
+    fails(run(*base, "--dry-run"), "no preset 'tiny-x5': there are compact-x4")
     assert not (tmp_path / "run").exists()
 
 

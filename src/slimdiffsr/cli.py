@@ -27,7 +27,9 @@ from slimdiffsr.errors import (
 
 if TYPE_CHECKING:
     from slimdiffsr import geo
+    from slimdiffsr.stages.teacher_files import TeacherBase
     from slimdiffsr.training import Progress as TrainingProgress
+    from slimdiffsr.training import TrainResult
 
 __all__ = ["app", "main", "rio_command"]
 
@@ -120,6 +122,22 @@ WindowOption = Annotated[
     str | None, typer.Option(help="Only this part: 'col_off row_off width height' in pixels.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print a JSON summary to stdout.")]
+
+
+EstimatorOption = Annotated[Path, typer.Option(help="estimator.safetensors of train uncertainty.")]
+UNetOption = Annotated[
+    Path | None, typer.Option(help="unet.safetensors of train prior; else Stable Diffusion's.")
+]
+SdFolderOption = Annotated[
+    Path | None, typer.Option(help="A copy of Stable Diffusion 2; default: from the hub.")
+]
+CodecOption = Annotated[
+    str | None, typer.Option(help="taesd or kl; default: taesd with --unet, else kl.")
+]
+CodecFolderOption = Annotated[
+    Path | None, typer.Option(help="Folder with the autoencoder's weights; default: from the hub.")
+]
+DinoOption = Annotated[str, typer.Option(help="DINO ViT-B/16 for adversary=dino: name or folder.")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,7 +305,12 @@ def evaluate(
 
 @train_app.command("student")
 def train_student(
-    config: Annotated[str, typer.Option(help="A preset: tiny-x4, tiny-x8; or a .toml file.")],
+    config: Annotated[
+        str,
+        typer.Option(
+            help="A preset: tiny-x4, tiny-x8, paper-x4, paper-x8, compact-x4, compact-x8; or .toml."
+        ),
+    ],
     data: Annotated[list[Path], typer.Option(help="Folder of sharp images; repeat for more.")],
     out: Annotated[Path, typer.Option(help="Folder of the run; the same again resumes.")],
     lpips: Annotated[
@@ -295,13 +318,21 @@ def train_student(
     ] = None,
     validation: Annotated[Path | None, typer.Option(help="Folder of sharp images.")] = None,
     start: Annotated[Path | None, typer.Option(help="Weights to start from.")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="A teacher of merge-teacher, to imitate.")
+    ] = None,
+    codec_folder: CodecFolderOption = None,
+    dino: DinoOption = "facebook/dino-vitb16",
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")
     ] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Stop, saved, after this.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved config and stop.")] = False,
 ) -> None:
-    """Train a student on folders of sharp images; the same command again goes on."""
+    """Stage 2: train a student on folders of sharp images, alone or with a teacher.
+
+    The same command again goes on where the last one stopped.
+    """
     from slimdiffsr.config import override, to_dict
     from slimdiffsr.presets import load_preset
 
@@ -312,14 +343,92 @@ def train_student(
     from slimdiffsr.stages import RunPaths, train_student
 
     _make_folder(out)
-    paths = RunPaths(tuple(data), out, lpips, validation, start)
+    paths = RunPaths(tuple(data), out, lpips, validation, start, teacher, codec_folder, dino)
     with _training_progress(resolved.steps) as show:
         result = train_student(resolved, paths, max_minutes=max_minutes, on_progress=show)
-    note = "" if result.finished else "; the same command goes on from here"
-    _note(f"step {result.step} of {resolved.steps} after {result.seconds:.0f} s{note}")
-    if result.unreadable:
-        _note(f"{result.unreadable} unreadable images were passed over")
+    _tell_training(result, resolved.steps)
     print(out / "model.safetensors")
+
+
+@train_app.command("teacher")
+def train_teacher(
+    config: Annotated[
+        str, typer.Option(help="paper-x4, paper-x8, compact-x4, compact-x8, micro; or .toml.")
+    ],
+    data: Annotated[list[Path], typer.Option(help="Folder of sharp images; repeat for more.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; the same again resumes.")],
+    estimator: EstimatorOption,
+    unet: UNetOption = None,
+    sd_folder: SdFolderOption = None,
+    codec: CodecOption = None,
+    codec_folder: CodecFolderOption = None,
+    lpips: Annotated[
+        Path | None, typer.Option(help="LPIPS-SqueezeNet weights, .safetensors.")
+    ] = None,
+    validation: Annotated[Path | None, typer.Option(help="Folder of sharp images.")] = None,
+    dino: DinoOption = "facebook/dino-vitb16",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")
+    ] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Stop, saved, after this.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Print the resolved config and stop.")] = False,
+) -> None:
+    """Stage 1: adapt a diffusion model to restore in one step; then run merge-teacher."""
+    from slimdiffsr.config import override, to_dict
+    from slimdiffsr.presets import choose_preset
+    from slimdiffsr.stages.teacher_config import TEACHERS
+
+    preset = choose_preset(config, TEACHERS, "compact-x4")
+    resolved = override(preset, assignments=tuple(set_ or ()))
+    if dry_run:
+        print(json.dumps(to_dict(resolved), indent=1))
+        return
+    from slimdiffsr.stages import RunPaths
+    from slimdiffsr.stages.teacher import train_teacher
+
+    _make_folder(out)
+    base = _teacher_base(estimator, unet, sd_folder, codec, codec_folder)
+    paths = RunPaths(tuple(data), out, lpips, validation, dino=dino)
+    with _training_progress(resolved.steps) as show:
+        result = train_teacher(resolved, paths, base, max_minutes=max_minutes, on_progress=show)
+    _tell_training(result, resolved.steps)
+    print(out / "teacher.safetensors")
+
+
+@app.command("merge-teacher")
+def merge_teacher(
+    adapted: Annotated[Path, typer.Argument(help="teacher.safetensors of train teacher.")],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    estimator: EstimatorOption,
+    unet: UNetOption = None,
+    sd_folder: SdFolderOption = None,
+    codec: CodecOption = None,
+    codec_folder: CodecFolderOption = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+) -> None:
+    """Put a trained teacher and what it stands on into one file, for train student --teacher.
+
+    Give the files that train teacher was given.
+    """
+    from slimdiffsr.stages.teacher_files import merge_teacher
+
+    _refuse_existing(target, overwrite)
+    base = _teacher_base(estimator, unet, sd_folder, codec, codec_folder)
+    print(f"{target}  sha256 {merge_teacher(adapted, base, target)}")
+
+
+def _teacher_base(
+    estimator: Path,
+    unet: Path | None,
+    sd_folder: Path | None,
+    codec: str | None,
+    codec_folder: Path | None,
+) -> TeacherBase:
+    """A small prior works on TAESD's latents unless told otherwise, Stable Diffusion on its own."""
+    from slimdiffsr.stages.teacher_files import TeacherBase
+
+    found = codec or ("kl" if unet is None else "taesd")
+    return TeacherBase(estimator, unet, sd_folder, cast(Any, found), codec_folder)
 
 
 @app.command()
@@ -499,6 +608,13 @@ def _tell(report: geo.SceneReport) -> None:
         f"{report.dst}: {report.plan.output_width_hr_px} x {report.plan.output_height_hr_px} pixels "
         f"in {report.seconds:.1f} s ({report.mpx_per_s:.2f} Mpx/s{resumed})"
     )
+
+
+def _tell_training(result: TrainResult, steps: int) -> None:
+    note = "" if result.finished else "; the same command goes on from here"
+    _note(f"step {result.step} of {steps} after {result.seconds:.0f} s{note}")
+    if result.unreadable:
+        _note(f"{result.unreadable} unreadable images were passed over")
 
 
 def _note(text: str) -> None:

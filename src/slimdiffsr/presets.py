@@ -22,9 +22,9 @@ from slimdiffsr.config import (
 )
 from slimdiffsr.errors import ConfigError
 
-__all__ = ["PRESETS", "choose", "load_preset", "tiny_model", "tiny_training"]
+__all__ = ["PRESETS", "choose_preset", "load_preset", "tiny_model", "tiny_training"]
 
-T = TypeVar("T")
+T = TypeVar("T", bound=LoopConfig)
 
 
 def tiny_model(scale: Literal[4, 8] = 4) -> ModelConfig:
@@ -82,7 +82,7 @@ def tiny_training(scale: Literal[4, 8] = 4, *, perceptual: bool = True) -> Train
 def paper_training(scale: Literal[4, 8] = 4) -> TrainConfig:
     """Stage 2 as published, where MS 11 knows it; needs images of 512 pixels and more."""
     return TrainConfig(
-        model=ModelConfig(name=f"base-x{scale}", scale=scale),
+        model=ModelConfig(name=f"paper-x{scale}", scale=scale),
         recipe=Recipe(scale=scale),
         loss=StudentLoss(gan_kind="bce_s"),
         adversary="dino",
@@ -173,7 +173,7 @@ def load_preset(name: str) -> TrainConfig:
     return choose_preset(name, PRESETS, "tiny-x4")
 
 
-def choose_preset(name: str, presets: Mapping[str, C], default: str) -> C:
+def choose_preset(name: str, presets: Mapping[str, T], default: str) -> T:
     """As ``load_preset``, of any stage. default: the preset of a TOML file that names none."""
     path = Path(name)
     if name in presets:

@@ -1,4 +1,4 @@
-"""The settings of stage 1."""
+"""Settings and presets of stage 1, the teacher."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from slimdiffsr.config import Count, LoopConfig, Rate, StudentLoss, Weight
+from slimdiffsr.config import Count, LoopConfig, Rate, Recipe, StudentLoss, Weight
 from slimdiffsr.models.spec import PredictorSpec
 
-__all__ = ["TeacherConfig"]
+__all__ = ["TEACHERS", "TeacherConfig"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -32,3 +32,71 @@ class TeacherConfig(LoopConfig):
         LoopConfig.__post_init__(self)  # super() fails in classes with slots
         if self.ema or self.compile:
             raise ValueError("a teacher keeps no average and is not compiled: ema=0, compile=false")
+
+
+def paper_teacher(scale: Literal[4, 8]) -> TeacherConfig:
+    """Stage 1 as published, where MS 11 knows it; needs images of 512 pixels and more."""
+    return TeacherConfig(
+        recipe=Recipe(scale=scale),
+        loss=StudentLoss(gan_kind="bce_s"),
+        adversary="dino",
+        steps=25_000,
+        batch=2,
+        lr=2e-4,
+        warmup=500,
+        weight_decay=1e-2,
+        precision="bf16",
+        checkpointing=True,
+    )
+
+
+def compact_teacher(scale: Literal[4, 8]) -> TeacherConfig:
+    """On a compact prior, for images of 256 pixels and a budget of minutes."""
+    return TeacherConfig(
+        recipe=Recipe(scale=scale),
+        # As for the compact students: less than the paper gives to VGG and DINO.
+        loss=StudentLoss(lpips=1.0, gan=0.05, gan_from=500, lpips_jitter=True),
+        discriminator_width=32,
+        steps=3_000,
+        batch=16,
+        crop_hr_px=256,
+        lr=2e-4,
+        lr_final=1e-5,
+        warmup=100,
+        decay_from=1_000,
+        weight_decay=1e-2,
+        precision="bf16",
+        pool=8192,
+        flip_all=True,
+    )
+
+
+def micro_teacher() -> TeacherConfig:
+    """For tests of the whole pipeline; learns nothing worth having."""
+    return TeacherConfig(
+        predictor=PredictorSpec(width=8, blocks=1),
+        unet_rank=2,
+        decoder_rank=2,
+        loss=StudentLoss(lpips=0.5, gan=0.05, gan_from=20),
+        discriminator_width=8,
+        steps=300,
+        batch=4,
+        crop_hr_px=64,
+        lr=1e-3,
+        weight_decay=1e-2,
+        workers=0,
+        log_every=20,
+        save_every=100,
+        validate_every=100,
+        validation_images=2,
+        flip_all=True,
+    )
+
+
+TEACHERS: dict[str, TeacherConfig] = {
+    "compact-x4": compact_teacher(4),
+    "compact-x8": compact_teacher(8),
+    "micro": micro_teacher(),
+    "paper-x4": paper_teacher(4),
+    "paper-x8": paper_teacher(8),
+}

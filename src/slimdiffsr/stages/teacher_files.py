@@ -11,10 +11,15 @@ from typing import Any
 import torch
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
-from safetensors.torch import save
 from torch import Tensor
 
-from slimdiffsr.checkpoint import file_sha256, load_strict, tensors_sha256, write_atomically
+from slimdiffsr.checkpoint import (
+    encode,
+    file_sha256,
+    load_strict,
+    tensors_sha256,
+    write_atomically,
+)
 from slimdiffsr.config import parse, to_dict
 from slimdiffsr.diffusion import PredictionType, noise_schedule
 from slimdiffsr.errors import ConfigError, WeightsError
@@ -215,7 +220,7 @@ def _write(
         "spec": json.dumps({**parts, **facts}, sort_keys=True, default=str),
         "tensors_sha256": tensors_sha256(tensors),
     }
-    write_atomically(path, save(tensors, metadata))
+    write_atomically(path, encode(tensors, metadata))
     return file_sha256(path)
 
 
