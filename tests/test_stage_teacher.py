@@ -1,25 +1,36 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from accelerate.accelerator import Accelerator
+from accelerate.state import AcceleratorState
 from PIL import Image
-from safetensors.torch import load_file
-from teachers import micro_teacher, pair, run_paths, write_base
+from safetensors.torch import load_file, save_file
+from teachers import ESTIMATOR, micro_teacher, pair, run_paths, write_base
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
+from slimdiffsr.checkpoint import load_model
+from slimdiffsr.cli import app
+from slimdiffsr.config import StudentLoss, parse, to_dict
 from slimdiffsr.errors import ChecksumError, ConfigError, WeightsError
 from slimdiffsr.losses import total_variation
 from slimdiffsr.models.lora import load_trainable, trainable_tensors
-from slimdiffsr.networks import load_estimator, load_unet
+from slimdiffsr.models.sd_vae import KLCodec
+from slimdiffsr.models.spec import PredictorSpec
+from slimdiffsr.networks import build_estimator, load_estimator, load_unet, save_network
+from slimdiffsr.presets import PRESETS
+from slimdiffsr.sources import PROMPT
 from slimdiffsr.stages import RunPaths
 from slimdiffsr.stages.run import fresh
 from slimdiffsr.stages.teacher import TeacherTask, train_teacher
-from slimdiffsr.stages.teacher_config import TeacherConfig
+from slimdiffsr.stages.teacher_config import TEACHERS, TeacherConfig
 from slimdiffsr.stages.teacher_files import (
     Adaptation,
     TeacherBase,
@@ -265,6 +276,153 @@ def test_files_that_do_not_fit_are_refused(
     target.write_bytes(data)
     with pytest.raises(ChecksumError, match="is damaged"):
         load_teacher(target)
+
+
+def test_an_estimator_of_another_codecs_latents_is_refused(
+    base: TeacherBase, tmp_path: Path
+) -> None:
+    path = tmp_path / "estimator.safetensors"
+    about = {"codec": "kl", "codec_sha256": "0123456789abcdef"}
+    save_network(path, build_estimator(ESTIMATOR), ESTIMATOR, "estimator", about)
+    for other in (
+        dataclasses.replace(base, estimator=path),
+        dataclasses.replace(base, estimator=tmp_path),
+    ):
+        with pytest.raises(WeightsError, match=r"another autoencoder: it knows kl 0123456789ab"):
+            build_teacher(other, PredictorSpec())
+
+
+def test_stable_diffusions_codec_and_a_prompt_survive_training_and_merging(
+    paths: RunPaths, tmp_path: Path
+) -> None:
+    base = write_base(tmp_path / "base", attention="text", text_width=12)
+    vae = fresh(small_vae, 0)
+    vae.save_pretrained(tmp_path / "vae")
+    base = dataclasses.replace(base, codec="kl", codec_folder=tmp_path)
+    out = tmp_path / "run"
+    out.mkdir()
+    embedding = torch.randn(1, 5, 12, generator=torch.Generator().manual_seed(0))
+    save_file({"embedding": embedding}, out / "prompt.safetensors", {"prompt": PROMPT})
+    # In bfloat16, to see that this goes too; the formulas stay in float32.
+    config = micro_teacher(steps=1, precision="bf16", checkpointing=True, validation_images=1)
+    AcceleratorState._reset_state(reset_partial_state=True)  # its precision is the process's
+    try:
+        train_teacher(config, dataclasses.replace(paths, out=out), base)
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    merge_teacher(out / "teacher.safetensors", base, tmp_path / "merged.safetensors")
+    teacher = load_teacher(tmp_path / "merged.safetensors")
+    assert isinstance(teacher.codec, KLCodec)
+    assert teacher.prompt is not None
+    assert torch.equal(teacher.prompt, embedding)
+    for name, value in vae.state_dict().items():
+        if not name.startswith("decoder."):
+            assert torch.equal(teacher.codec.vae.state_dict()[name], value)
+    enlarged, hr = pair()
+    with torch.no_grad():
+        assert teacher(enlarged, hr).sr.shape == hr.shape
+
+
+def small_vae() -> Any:
+    diffusers = pytest.importorskip("diffusers")
+    return diffusers.AutoencoderKL(
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+    )
+
+
+def test_dinos_heads_judge_augmented_images(
+    base: TeacherBase, paths: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tokens(nn.Module):
+        vit = SimpleNamespace(config=SimpleNamespace(hidden_size=16))
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch = nn.Conv2d(3, 16, 16, stride=16)
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            tokens = self.patch(x).flatten(2).transpose(1, 2)
+            return [torch.cat((tokens.mean(1, keepdim=True), tokens), dim=1)] * 3
+
+    monkeypatch.setattr("slimdiffsr.stages.adversarial.load_dino", lambda _: Tokens())
+    loss = StudentLoss(lpips=0, gan=0.25, gan_kind="bce_s")
+    task, _ = make_task(base, paths, adversary="dino", loss=loss)
+    heads = {n: v.clone() for n, v in task.modules["adversary"].named_parameters()}
+    losses = task.update(*batch(), 1)
+    assert {"gan", "adversary"} <= losses.keys()
+    assert losses["gan"] > 0
+    moved = {n for n, v in task.modules["adversary"].named_parameters() if not v.equal(heads[n])}
+    assert moved == heads.keys()
+    # Other augmentations at another step: the same images are judged otherwise.
+    sr = batch()[1]
+    task.modules["adversary"].eval()  # spectral norm stands still
+    with torch.no_grad():
+        first, again, later = (task.reconstruction.adversary_loss(sr, -sr, n) for n in (1, 1, 2))
+    assert first == again != later
+
+
+def test_the_command_line_trains_merges_and_distils(
+    base: TeacherBase, paths: RunPaths, tmp_path: Path
+) -> None:
+    def slimdiffsr(*arguments: object) -> Any:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == 0, result.output
+        return result
+
+    parts = [
+        "--estimator",
+        base.estimator,
+        "--unet",
+        base.unet,
+        "--codec-folder",
+        base.codec_folder,
+    ]
+    common = [
+        "--config", "micro", "--data", paths.data[0], "--lpips", paths.lpips, "--set", "steps=1",
+        "--set", "validation_images=1",
+    ]  # fmt: skip
+    shown = slimdiffsr("train", "teacher", *common, *parts, "--out", tmp_path / "t", "--dry-run")
+    assert json.loads(shown.stdout)["predictor"]["mode"] == "map"
+    assert not (tmp_path / "t").exists()
+    made = slimdiffsr("train", "teacher", *common, *parts, "--out", tmp_path / "t")
+    adapted = made.stdout.strip()
+    assert adapted == str(tmp_path / "t" / "teacher.safetensors")
+    assert "step 1 of 1" in made.stderr
+    merged = tmp_path / "merged.safetensors"
+    assert slimdiffsr("merge-teacher", adapted, merged, *parts).stdout.startswith(f"{merged}  sha")
+    out = tmp_path / "s"
+    slimdiffsr("train", "student", *common, "--teacher", merged, "--out", out)
+    assert load_model(str(out)).config.name == "micro"
+    with_none = CliRunner().invoke(
+        app, [str(a) for a in ("train", "student", *common, "--out", out)]
+    )
+    assert with_none.exit_code == 2
+    assert with_none.stderr.strip().endswith("or set distill=none and init=fresh")
+
+
+def test_the_papers_values_are_the_presets() -> None:
+    teacher, student = TEACHERS["paper-x8"], PRESETS["paper-x8"]
+    assert (teacher.steps, teacher.batch, teacher.crop_hr_px, teacher.lr) == (25_000, 2, 512, 2e-4)
+    assert (student.steps, student.batch, student.crop_hr_px, student.lr) == (
+        100_000,
+        16,
+        512,
+        5e-5,
+    )
+    assert (teacher.unet_rank, teacher.decoder_rank) == (32, 16)
+    assert student.distill is not None
+    assert student.distill.mmd_weight == 0.1
+    assert student.weight_decay == 0 < teacher.weight_decay  # Adam, and AdamW
+    for loss in (teacher.loss, student.loss):
+        assert (loss.l1, loss.lpips, loss.gan) == (1, 2.5, 0.25)
+    for name, config in TEACHERS.items():
+        assert parse(TeacherConfig, json.loads(json.dumps(to_dict(config)))) == config
+        assert PRESETS[name].recipe == config.recipe
+        assert PRESETS[name].crop_hr_px == config.crop_hr_px
 
 
 def test_a_crop_that_the_unet_cannot_halve_is_refused(base: TeacherBase, paths: RunPaths) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
+from safetensors import safe_open
 from torch import Tensor
 
 from slimdiffsr.checkpoint import (
@@ -29,6 +30,8 @@ from slimdiffsr.models.spec import SD21, PredictorSpec, UNetSpec
 from slimdiffsr.models.uncertainty import NoiseLevelPredictor, UncertaintyEstimator
 from slimdiffsr.models.unet import UNet
 from slimdiffsr.networks import (
+    ESTIMATOR_FILE,
+    UNET_FILE,
     CodecKind,
     EstimatorSpec,
     build_estimator,
@@ -111,10 +114,12 @@ def build_teacher(
     folder = base.codec_folder
     if base.codec == "kl" and folder is None:
         folder = base.sd_folder  # a copy of Stable Diffusion has its own
+    codec = load_codec(base.codec, folder)
+    _check_codec(base, tensors_sha256(codec.state_dict()))
     schedule = noise_schedule()
     return Teacher(
         unet,
-        load_codec(base.codec, folder),
+        codec,
         load_estimator(base.estimator),
         NoiseLevelPredictor(predictor, schedule),
         schedule,
@@ -132,6 +137,21 @@ def _base_unet(base: TeacherBase) -> tuple[UNet, PredictionType]:
     unet = UNet(SD21)
     load_strict(unet, load_sd_unet(), "Stable Diffusion's UNet")
     return unet, prediction_type()
+
+
+def _check_codec(base: TeacherBase, digest: str) -> None:
+    """Raise WeightsError where estimator or prior learned on the latents of another codec."""
+    for path, file in ((base.estimator, ESTIMATOR_FILE), (base.unet, UNET_FILE)):
+        if path is None:
+            continue
+        with safe_open(path / file if path.is_dir() else path, framework="pt") as opened:
+            about = opened.metadata() or {}
+        if about.get("codec_sha256", digest) != digest:
+            raise WeightsError(
+                f"{path} was trained on the latents of another autoencoder: it knows "
+                f"{about.get('codec', 'one')} {about['codec_sha256'][:12]}..., given is "
+                f"{base.codec} {digest[:12]}...; set --codec and --codec-folder as in its run"
+            )
 
 
 def hash_base(teacher: Teacher) -> dict[str, str]:
