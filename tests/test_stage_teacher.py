@@ -435,3 +435,18 @@ def test_settings_that_a_teacher_does_not_have_are_refused() -> None:
         micro_teacher(ema=0.9)
     with pytest.raises(ValueError, match="2 cannot be worked through in 4"):
         micro_teacher(accumulate=4)
+
+
+def test_levels_and_timesteps_are_float32_under_bfloat16(base: TeacherBase) -> None:
+    teacher = adapted(base, micro_teacher())
+    seen: list[tuple[torch.dtype, bool]] = []
+
+    def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.append((inputs[0].dtype, torch.is_autocast_enabled("cpu")))
+
+    teacher.predictor.register_forward_pre_hook(look)
+    teacher.estimator.register_forward_pre_hook(look)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        guidance = teacher(*pair()).guidance
+    assert seen == [(torch.float32, False)] * 2
+    assert guidance.alpha_bar.dtype == guidance.timestep.dtype == torch.float32
