@@ -25,7 +25,6 @@ from slimdiffsr.degrade.kernels import (
     plateau_kernel,
     sinc_kernel,
 )
-from slimdiffsr.errors import ConfigError
 
 stats: Any = scipy.stats  # has no types
 
@@ -265,8 +264,3 @@ def test_the_last_sinc_filter_has_one_range_of_cutoffs_for_all_sizes(
     cutoffs = [cutoff for size, cutoff in spy.parameters("sinc") if size >= 13]
     law = stats.uniform(math.pi / 3, 2 * math.pi / 3).cdf
     assert stats.kstest(cutoffs, law).pvalue > RARE
-
-
-def test_a_blur_without_sizes_is_a_config_error_that_says_so() -> None:
-    with pytest.raises(ConfigError, match="sizes is empty"):
-        draw_kernel(Blur(sizes=()), torch.Generator())

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from slimdiffsr.config import Blur
 from slimdiffsr.degrade.draws import chance, choose, uniform
-from slimdiffsr.errors import ConfigError
 
 __all__ = [
     "KERNEL_SIZE",
@@ -117,8 +116,6 @@ def draw_sinc_kernel(blur: Blur, rng: torch.Generator) -> Tensor:
 
 
 def _draw_size(blur: Blur, rng: torch.Generator) -> int:
-    if not blur.sizes:
-        raise ConfigError("blur.sizes is empty: give at least one odd kernel side, 3 to 21")
     return blur.sizes[choose([1 / len(blur.sizes)] * len(blur.sizes), rng)]
 
 
