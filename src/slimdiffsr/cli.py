@@ -6,10 +6,10 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import click
 import typer
@@ -27,12 +27,14 @@ from slimdiffsr.errors import (
 
 if TYPE_CHECKING:
     from slimdiffsr import geo
+    from slimdiffsr.config import LoopConfig
     from slimdiffsr.stages.teacher_files import TeacherBase
     from slimdiffsr.training import Progress as TrainingProgress
     from slimdiffsr.training import TrainResult
 
 __all__ = ["app", "main", "rio_command"]
 
+C = TypeVar("C", bound="LoopConfig")
 RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".png", ".img", ".jpg", ".jpeg")
 NEVER_WRITTEN = (".vrt", ".jp2", ".img", ".jpg", ".jpeg", ".webp", ".gif")
 
@@ -137,6 +139,16 @@ CodecOption = Annotated[
 CodecFolderOption = Annotated[
     Path | None, typer.Option(help="Folder with the autoencoder's weights; default: from the hub.")
 ]
+FrozenCodecOption = Annotated[str, typer.Option("--codec", help="taesd or kl.")]
+DataOption = Annotated[list[Path], typer.Option(help="Folder of sharp images; repeat for more.")]
+OutOption = Annotated[Path, typer.Option(help="Folder of the run; the same again resumes.")]
+ValidationOption = Annotated[Path | None, typer.Option(help="Folder of sharp images.")]
+StartOption = Annotated[Path | None, typer.Option(help="Weights to start from.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")
+]
+MinutesOption = Annotated[float | None, typer.Option(help="Stop, saved, after this.")]
+DryRunOption = Annotated[bool, typer.Option(help="Print the resolved config and stop.")]
 DinoOption = Annotated[str, typer.Option(help="DINO ViT-B/16 for adversary=dino: name or folder.")]
 
 
@@ -393,6 +405,85 @@ def train_teacher(
         result = train_teacher(resolved, paths, base, max_minutes=max_minutes, on_progress=show)
     _tell_training(result, resolved.steps)
     print(out / "teacher.safetensors")
+
+
+@train_app.command("uncertainty")
+def train_uncertainty(
+    config: Annotated[
+        str, typer.Option(help="paper-x4, paper-x8, compact-x4, compact-x8, micro; or .toml.")
+    ],
+    data: DataOption,
+    out: OutOption,
+    codec: FrozenCodecOption = "taesd",
+    codec_folder: CodecFolderOption = None,
+    validation: ValidationOption = None,
+    start: StartOption = None,
+    set_: SetOption = None,
+    max_minutes: MinutesOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Stage 0: train the uncertainty estimator.
+
+    The same command again goes on where the last one stopped.
+    """
+    from slimdiffsr.stages.pretraining import UNCERTAINTIES
+
+    resolved = _resolve(UNCERTAINTIES, config, set_, dry_run)
+    from slimdiffsr.networks import ESTIMATOR_FILE, load_codec
+    from slimdiffsr.stages import RunPaths, train_uncertainty
+
+    frozen = load_codec(cast(Any, codec), codec_folder)
+    paths = RunPaths(tuple(data), out, validation=validation, start=start)
+    with _training_progress(resolved.steps) as show:
+        result = train_uncertainty(
+            resolved, paths, frozen, max_minutes=max_minutes, on_progress=show
+        )
+    _tell_training(result, resolved.steps)
+    print(out / ESTIMATOR_FILE)
+
+
+@train_app.command("prior")
+def train_prior(
+    config: Annotated[str, typer.Option(help="compact-x4, compact-x8, micro; or .toml.")],
+    data: DataOption,
+    out: OutOption,
+    codec: FrozenCodecOption = "taesd",
+    codec_folder: CodecFolderOption = None,
+    validation: ValidationOption = None,
+    start: StartOption = None,
+    set_: SetOption = None,
+    max_minutes: MinutesOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Train a small diffusion UNet, for where Stable Diffusion cannot be had.
+
+    The same command again goes on where the last one stopped.
+    """
+    from slimdiffsr.stages.pretraining import PRIORS
+
+    resolved = _resolve(PRIORS, config, set_, dry_run)
+    from slimdiffsr.networks import UNET_FILE, load_codec
+    from slimdiffsr.stages import RunPaths, train_prior
+
+    frozen = load_codec(cast(Any, codec), codec_folder)
+    paths = RunPaths(tuple(data), out, validation=validation, start=start)
+    with _training_progress(resolved.steps) as show:
+        result = train_prior(resolved, paths, frozen, max_minutes=max_minutes, on_progress=show)
+    _tell_training(result, resolved.steps)
+    print(out / UNET_FILE)
+
+
+def _resolve(presets: Mapping[str, C], name: str, set_: list[str] | None, dry_run: bool) -> C:
+    """The config asked for; a dry run prints it and ends here."""
+    from slimdiffsr.config import override, to_dict
+    from slimdiffsr.presets import choose_preset
+
+    preset = choose_preset(name, presets, "compact-x4")
+    resolved = override(preset, assignments=tuple(set_ or ()))
+    if dry_run:
+        print(json.dumps(to_dict(resolved), indent=1))
+        raise typer.Exit
+    return resolved
 
 
 @app.command("merge-teacher")

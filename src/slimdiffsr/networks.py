@@ -14,10 +14,10 @@ from typing import Any, Literal, TypeVar
 import torch
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from slimdiffsr.checkpoint import (
+    encode,
     file_sha256,
     load_strict,
     load_tensors,
@@ -39,6 +39,7 @@ __all__ = [
     "CodecKind",
     "EstimatorSpec",
     "build_estimator",
+    "describe_codec",
     "load_codec",
     "load_estimator",
     "load_unet",
@@ -90,7 +91,7 @@ def save_network(
         "spec": json.dumps(dataclasses.asdict(spec), sort_keys=True),
         "tensors_sha256": tensors_sha256(tensors),
     }
-    write_atomically(path, save(tensors, about))
+    write_atomically(path, encode(tensors, about))
     return file_sha256(path)
 
 
@@ -159,6 +160,13 @@ def load_codec(kind: CodecKind, folder: Path | None = None) -> Taesd | KLCodec:
     codec = Taesd()
     load_strict(codec, load_taesd(folder), "TAESD from " + str(folder or "the hub"))
     return _frozen(codec)
+
+
+def describe_codec(codec: Taesd | KLCodec) -> dict[str, str]:
+    """Metadata for what is trained on a codec's latents: its kind, and one hash of its weights."""
+    kind: CodecKind = "taesd" if isinstance(codec, Taesd) else "kl"
+    tensors = {key: value.cpu() for key, value in codec.state_dict().items()}
+    return {"codec": kind, "codec_sha256": tensors_sha256(tensors)}
 
 
 def _frozen(module: M) -> M:

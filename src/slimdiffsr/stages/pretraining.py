@@ -1,0 +1,150 @@
+"""Settings and presets of the two runs that come before the teacher: estimator and prior."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from slimdiffsr.config import Count, Index, LoopConfig, Rate, Recipe, Weight
+from slimdiffsr.diffusion import PredictionType
+from slimdiffsr.models.spec import COMPACT, UNetSpec
+from slimdiffsr.networks import EstimatorSpec
+
+__all__ = ["LATENT_PX", "PRIORS", "UNCERTAINTIES", "PriorConfig", "UncertaintyConfig"]
+
+LATENT_PX = 8  # pixels of an image that one latent stands for, along each side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class UncertaintyConfig(LoopConfig):
+    """Stage 0, the uncertainty estimator; the defaults are MS 11's."""
+
+    estimator: EstimatorSpec = EstimatorSpec()
+    mean_only_steps: Index = 1000  # squared error alone at the start: MS 2
+    steps: Count = 50_000
+    lr: Rate = 1e-4
+    weight_decay: Weight = 1e-2
+
+    def __post_init__(self) -> None:
+        LoopConfig.__post_init__(self)  # super() fails in classes with slots
+        if self.precision != "no":
+            raise ValueError("the estimator learns in float32: precision must be 'no'")
+        _check_crop(self.crop_hr_px, LATENT_PX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class PriorConfig(LoopConfig):
+    """A small latent diffusion UNet, for where Stable Diffusion cannot be had.
+
+    It sees sharp images alone, so one serves all scales.
+    """
+
+    unet: UNetSpec = COMPACT
+    prediction: PredictionType = "epsilon"
+    sample_steps: Count = 20  # of the pictures at validation
+
+    def __post_init__(self) -> None:
+        LoopConfig.__post_init__(self)
+        if self.unet.attention == "text" or not self.unet.time_width or not self.unet.latents:
+            raise ValueError(
+                "a prior's unet must know the timestep, read no text and work on latents: got "
+                f"attention={self.unet.attention!r}, time_width={self.unet.time_width}, "
+                f"latents={self.unet.latents}"
+            )
+        _check_crop(self.crop_hr_px, self.unit_hr_px)
+
+    @property
+    def unit_hr_px(self) -> int:
+        """What the sides of an image must be multiples of."""
+        return LATENT_PX << (len(self.unet.widths) - 1)
+
+
+def _check_crop(crop_hr_px: int, unit_hr_px: int) -> None:
+    if crop_hr_px % unit_hr_px:
+        raise ValueError(f"crop_hr_px {crop_hr_px} is no multiple of {unit_hr_px}")
+
+
+def paper_uncertainty(scale: Literal[4, 8]) -> UncertaintyConfig:
+    """MS 11's column; needs images of 512 pixels and more."""
+    return UncertaintyConfig(recipe=Recipe(scale=scale))
+
+
+def compact_uncertainty(scale: Literal[4, 8]) -> UncertaintyConfig:
+    """For images of 256 pixels and a budget of minutes: fewer steps, each longer."""
+    return UncertaintyConfig(
+        recipe=Recipe(scale=scale),
+        mean_only_steps=200,
+        steps=4_000,
+        batch=32,
+        crop_hr_px=256,
+        lr=4e-4,
+        lr_final=1e-5,
+        warmup=50,
+        decay_from=1_000,
+        pool=8192,
+        flip_all=True,
+    )
+
+
+def compact_prior() -> PriorConfig:
+    """83.1 M parameters on images of 256 pixels; minutes on one large accelerator."""
+    return PriorConfig(
+        steps=10_000,
+        batch=64,
+        crop_hr_px=256,
+        lr=2e-4,
+        lr_final=2e-5,
+        warmup=200,
+        decay_from=7_000,
+        weight_decay=1e-2,
+        ema=0.999,
+        precision="bf16",
+        pool=8192,
+        flip_all=True,
+    )
+
+
+_MICRO: dict[str, Any] = {
+    "steps": 300,
+    "batch": 4,
+    "crop_hr_px": 64,
+    "lr": 1e-3,
+    "workers": 0,
+    "log_every": 20,
+    "save_every": 100,
+    "validate_every": 100,
+    "validation_images": 2,
+    "flip_all": True,
+}
+
+UNCERTAINTIES: dict[str, UncertaintyConfig] = {
+    "paper-x4": paper_uncertainty(4),
+    "paper-x8": paper_uncertainty(8),
+    "compact-x4": compact_uncertainty(4),
+    "compact-x8": compact_uncertainty(8),
+    "micro": UncertaintyConfig(estimator=EstimatorSpec(width=16), mean_only_steps=20, **_MICRO),
+}
+
+# The paper's teacher starts from Stable Diffusion: there is no prior of its size to train.
+PRIORS: dict[str, PriorConfig] = {
+    "compact-x4": compact_prior(),
+    "compact-x8": dataclasses.replace(compact_prior(), recipe=Recipe(scale=8)),
+    "micro": PriorConfig(
+        unet=UNetSpec(
+            widths=(8, 16),
+            layers=1,
+            mid_width=16,
+            attention="self",
+            head_width=8,
+            time_width=32,
+            groups=4,
+            ff_mult=1,
+        ),
+        sample_steps=4,
+        ema=0.99,
+        **_MICRO,
+    ),
+}
