@@ -57,7 +57,7 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class EstimatorSpec:
-    """The uncertainty estimator (MS 2): its width, and one variance a latent element or position."""
+    """The uncertainty estimator (MS 2): its width; four variances a latent position, or one."""
 
     width: int = 64
     var_channels: Literal[1, 4] = 4
