@@ -1,0 +1,99 @@
+"""The command line: parse, call one function, report. Nothing heavy is imported before it runs."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from slimdiffsr.cli import models, scenes, train
+from slimdiffsr.cli.show import note, sentence
+from slimdiffsr.errors import ConfigError, InterruptedRunError, SlimDiffSRError
+
+__all__ = ["app", "main", "rio_command"]
+
+EXTRAS = {"accelerate": "train", "PIL": "train", "tensorboard": "train"}
+
+
+class _Friendly(TyperGroup):
+    """Errors of ours become one sentence and an exit status, here and under ``rio``."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  typer's own Context
+        """Run a command."""
+        # Read by OpenMP when torch loads it. Threads that spin while they wait make a network many
+        # times slower as soon as anything else, such as our own writer, wants their cores.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        try:
+            return super().invoke(ctx)
+        except SlimDiffSRError as error:
+            note(f"error: {sentence(error)}")
+            raise typer.Exit(error.exit_status) from None
+        except ModuleNotFoundError as error:
+            package = (error.name or "").split(".")[0]
+            if package not in EXTRAS:
+                raise
+            hint = f"pip install 'slimdiffsr[{EXTRAS[package]}]'"
+            note(f"error: this needs the package {package}: {hint}")
+            raise typer.Exit(ConfigError.exit_status) from None
+        except KeyboardInterrupt:
+            note("stopped; the same command goes on from here")
+            raise typer.Exit(InterruptedRunError.exit_status) from None
+
+
+app = typer.Typer(
+    name="slimdiffsr",
+    cls=_Friendly,
+    help="Super-resolve satellite and aerial imagery: whole georeferenced scenes, one command.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (scenes.upscale, scenes.info, scenes.demo):
+    app.command()(command)
+app.command("import-weights")(models.import_weights)
+app.command()(models.interpolate)
+app.command("merge-teacher")(models.merge_teacher)
+app.command()(models.evaluate)
+
+train_app = typer.Typer(help="Train models.", no_args_is_help=True)
+train_app.command("uncertainty")(train.train_uncertainty)
+train_app.command("prior")(train.train_prior)
+train_app.command("teacher")(train.train_teacher)
+train_app.command("student")(train.train_student)
+app.add_typer(train_app, name="train")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"slimdiffsr {version('slimdiffsr')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version)
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The console command."""
+    app()
+
+
+@click.command(
+    "slimdiffsr",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def rio_command(arguments: tuple[str, ...]) -> None:
+    """Super-resolve rasters with slimdiffsr."""
+    app(list(arguments), prog_name="rio slimdiffsr")

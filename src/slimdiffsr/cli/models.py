@@ -1,0 +1,113 @@
+"""Commands on models: import-weights, interpolate, merge-teacher, evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slimdiffsr.cli.options import (
+    CodecFolderOption,
+    CodecOption,
+    DeviceOption,
+    EstimatorOption,
+    LpipsOption,
+    SdFolderOption,
+    UNetOption,
+    refuse_existing,
+    teacher_base,
+)
+from slimdiffsr.errors import ConfigError
+
+__all__ = ["evaluate", "import_weights", "interpolate", "merge_teacher"]
+
+
+def import_weights(
+    source: Annotated[Path, typer.Argument(help="The authors' net_params_4x.pkl.")],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    scale: Annotated[int, typer.Option("--scale", "-s", help="4 or 8.")],
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+) -> None:
+    """Turn the paper's released weights into a model file of ours."""
+    from slimdiffsr.checkpoint import import_official
+
+    refuse_existing(target, overwrite)
+    digest = import_official(source, target, scale)
+    print(f"{target}  sha256 {digest}")
+
+
+def interpolate(
+    start: Annotated[Path, typer.Argument(help="The faithful model.")],
+    end: Annotated[Path, typer.Argument(help="The perceptual model trained from it.")],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    amount: Annotated[float, typer.Option(help="0 is start, 1 is end.")],
+    name: Annotated[str | None, typer.Option(help="Model id; default: the file's name.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+) -> None:
+    """Blend two trained models: fewer invented details, or sharper pictures."""
+    from slimdiffsr.checkpoint import interpolate_models
+
+    refuse_existing(target, overwrite)
+    digest = interpolate_models(
+        start, end, amount, target, name=name or target.stem, about={"licence": "Apache-2.0"}
+    )
+    print(f"{target}  sha256 {digest}")
+
+
+def evaluate(
+    lr: Annotated[Path, typer.Argument(help="Folder of low-resolution images.")],
+    hr: Annotated[Path, typer.Argument(help="Folder of true images of the same names.")],
+    model: Annotated[list[str], typer.Option("--model", "-m", help="Repeat to compare.")],
+    out: Annotated[Path, typer.Option(help="Folder for tables and pictures.")],
+    lpips: LpipsOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure models on pairs of images: PSNR-Y, SSIM-Y, LPIPS, grid energy, consistency."""
+    from slimdiffsr.evaluate import evaluate_folder, report_markdown
+    from slimdiffsr.upscale import Upscaler
+
+    distance = None
+    if lpips is not None:
+        from slimdiffsr.stages import load_lpips
+
+        distance = load_lpips(lpips)
+    names = _row_names(model)
+    scale = Upscaler.from_pretrained(model[0], device=device).scale
+    restorers = {
+        name: Upscaler.from_pretrained(source, scale=scale, device=device).upscale
+        for name, source in names.items()
+    }
+    report = evaluate_folder(restorers, lr, hr, scale=scale, lpips=distance, out_dir=out)
+    print(report_markdown(report))
+
+
+def merge_teacher(
+    adapted: Annotated[Path, typer.Argument(help="teacher.safetensors of train teacher.")],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    estimator: EstimatorOption,
+    unet: UNetOption = None,
+    sd_folder: SdFolderOption = None,
+    codec: CodecOption = None,
+    codec_folder: CodecFolderOption = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+) -> None:
+    """Put a trained teacher and what it stands on into one file, for train student --teacher.
+
+    Give the files that train teacher was given.
+    """
+    from slimdiffsr.stages.teacher_files import merge_teacher
+
+    refuse_existing(target, overwrite)
+    base = teacher_base(estimator, unet, sd_folder, codec, codec_folder)
+    print(f"{target}  sha256 {merge_teacher(adapted, base, target)}")
+
+
+def _row_names(models: list[str]) -> dict[str, str]:
+    """A name for each model that can be a folder's: a file's or a repository's last part."""
+    names: dict[str, str] = {}
+    for source in models:
+        name = Path(source).name.removesuffix(".safetensors")
+        if names.setdefault(name, source) != source:
+            raise ConfigError(f"two models are called {name}: {names[name]} and {source}")
+    return names

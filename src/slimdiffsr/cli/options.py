@@ -1,0 +1,135 @@
+"""Options that several commands share, and reading their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from slimdiffsr.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from slimdiffsr.stages.teacher_files import TeacherBase
+
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m",
+        help="tiny-x4, tiny-x4-faithful, tiny-x8, bicubic, lanczos, a .safetensors file, or a "
+        "Hugging Face repository org/name.",
+    ),
+]  # fmt: skip
+ScaleOption = Annotated[int | None, typer.Option("--scale", "-s", help="Enlargement: 4 or 8.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+PrecisionOption = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
+BandsOption = Annotated[str | None, typer.Option(help="Bands seen as red,green,blue: 3,2,1.")]
+RangeOption = Annotated[
+    str, typer.Option("--range", help="Values seen as black,white: auto, or lo,hi.")
+]
+BoundsOption = Annotated[
+    str | None, typer.Option(help="Only this part: 'left bottom right top' in the raster's CRS.")
+]
+WindowOption = Annotated[
+    str | None, typer.Option(help="Only this part: 'col_off row_off width height' in pixels.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print a JSON summary to stdout.")]
+
+
+EstimatorOption = Annotated[Path, typer.Option(help="estimator.safetensors of train uncertainty.")]
+UNetOption = Annotated[
+    Path | None, typer.Option(help="unet.safetensors of train prior; else Stable Diffusion's.")
+]
+SdFolderOption = Annotated[
+    Path | None, typer.Option(help="A copy of Stable Diffusion 2; default: from the hub.")
+]
+CodecOption = Annotated[
+    str | None, typer.Option(help="taesd or kl; default: taesd with --unet, else kl.")
+]
+CodecFolderOption = Annotated[
+    Path | None, typer.Option(help="Folder with the autoencoder's weights; default: from the hub.")
+]
+FrozenCodecOption = Annotated[str, typer.Option("--codec", help="taesd or kl.")]
+DataOption = Annotated[list[Path], typer.Option(help="Folder of sharp images; repeat for more.")]
+OutOption = Annotated[Path, typer.Option(help="Folder of the run; the same again resumes.")]
+ValidationOption = Annotated[Path | None, typer.Option(help="Folder of sharp images.")]
+StartOption = Annotated[Path | None, typer.Option(help="Weights to start from.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")
+]
+MinutesOption = Annotated[float | None, typer.Option(help="Stop, saved, after this.")]
+LpipsOption = Annotated[Path | None, typer.Option(help="LPIPS-SqueezeNet weights, .safetensors.")]
+DryRunOption = Annotated[bool, typer.Option(help="Print the resolved config and stop.")]
+DinoOption = Annotated[str, typer.Option(help="DINO ViT-B/16 for adversary=dino: name or folder.")]
+
+
+def make_folder(folder: Path) -> None:
+    """A folder and its parents. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from None
+
+
+def refuse_existing(target: Path, overwrite: bool) -> None:
+    """Raise OutputError for a file that is there and may not be replaced."""
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} exists: give another name or --overwrite")
+
+
+def _numbers(option: str, text: str, kind: Callable[[str], Any]) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        raise ConfigError(f"{option} must be numbers, got {text!r}") from None
+
+
+def integers(option: str, text: str | None) -> tuple[int, ...] | None:
+    """Whole numbers, separated by commas or spaces."""
+    return None if text is None else _numbers(option, text, int)
+
+
+def four(option: str, text: str | None, kind: Callable[[str], Any]) -> Any:  # noqa: ANN401
+    """Four numbers, or None."""
+    if text is None:
+        return None
+    numbers = _numbers(option, text, kind)
+    if len(numbers) != 4:
+        raise ConfigError(f"{option} must be four numbers, got {text!r}")
+    return numbers
+
+
+def value_pair(text: str) -> Any:  # noqa: ANN401  "auto" or a pair
+    """The value range: "auto", or two numbers."""
+    if text == "auto":
+        return "auto"
+    numbers = _numbers("--range", text, float)
+    if len(numbers) != 2:
+        raise ConfigError(f"--range must be auto or lo,hi, got {text!r}")
+    return numbers
+
+
+def creation_options(assignments: list[str]) -> dict[str, str]:
+    """GDAL creation options from NAME=VALUE."""
+    options = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--co must be NAME=VALUE, got {assignment!r}")
+        options[name] = value
+    return options
+
+
+def teacher_base(
+    estimator: Path,
+    unet: Path | None,
+    sd_folder: Path | None,
+    codec: str | None,
+    codec_folder: Path | None,
+) -> TeacherBase:
+    """A small prior works on TAESD's latents unless told otherwise, Stable Diffusion on its own."""
+    from slimdiffsr.stages.teacher_files import TeacherBase
+
+    found = codec or ("kl" if unet is None else "taesd")
+    return TeacherBase(estimator, unet, sd_folder, cast(Any, found), codec_folder)

@@ -1,0 +1,139 @@
+"""What the commands say: notes and progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from slimdiffsr.errors import SlimDiffSRError
+
+if TYPE_CHECKING:
+    from slimdiffsr import geo
+    from slimdiffsr.training import Progress as TrainingProgress
+    from slimdiffsr.training import TrainResult
+
+__all__ = [
+    "note",
+    "plain",
+    "report",
+    "scene_progress",
+    "sentence",
+    "tell",
+    "tell_training",
+    "training_progress",
+]
+
+# What the library's messages call an option, and what it is called here.
+OPTION_NAMES = {
+    "chunk_hr_px": "--chunk",
+    "overlap_hr_px": "--overlap",
+    "value_range": "--range",
+    "allow overwriting": "give --overwrite",
+}
+
+
+def note(text: str) -> None:
+    """One line on stderr."""
+    print(text, file=sys.stderr)
+
+
+def sentence(error: SlimDiffSRError) -> str:
+    """An error's message, with the names that options have here."""
+    text = str(error)
+    for name, option in OPTION_NAMES.items():
+        text = text.replace(name, option)
+    return text
+
+
+def tell(done: geo.SceneReport) -> None:
+    """What was done, and what was assumed."""
+    for remark in (*done.assumptions, *done.warnings):
+        note(f"note: {remark}")
+    resumed = f", {done.chunks_resumed} chunks kept" if done.chunks_resumed else ""
+    note(
+        f"{done.dst}: {done.plan.output_width_hr_px} x {done.plan.output_height_hr_px} pixels "
+        f"in {done.seconds:.1f} s ({done.mpx_per_s:.2f} Mpx/s{resumed})"
+    )
+
+
+def tell_training(result: TrainResult, steps: int) -> None:
+    """How a training run ended."""
+    ending = "" if result.finished else "; the same command goes on from here"
+    note(f"step {result.step} of {steps} after {result.seconds:.0f} s{ending}")
+    if result.unreadable:
+        note(f"{result.unreadable} unreadable images were passed over")
+
+
+def report(facts: dict[str, Any], as_json: bool) -> None:
+    """Facts on stdout, as JSON or as a table."""
+    if as_json:
+        print(json.dumps(facts, indent=1, allow_nan=False))
+        return
+    for name, value in facts.items():
+        lines = value if isinstance(value, list) and value and isinstance(value[0], str) else None
+        print(f"{name:22s} {value if lines is None else lines[0]}")
+        for line in (lines or [])[1:]:
+            print(f"{'':22s} {line}")
+
+
+def plain(record: Any) -> dict[str, Any]:  # noqa: ANN401  any dataclass
+    """A dataclass as JSON would have it; what JSON cannot hold, as NaN, becomes text."""
+    text = json.dumps(dataclasses.asdict(record), default=str)
+    plain: dict[str, Any] = json.loads(text, parse_constant=str)
+    return plain
+
+
+@contextmanager
+def scene_progress(source: str, quiet: bool) -> Iterator[Callable[[geo.Progress], None] | None]:
+    """A progress bar for a scene, on a terminal only."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+        TextColumn("{task.fields[speed]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(Path(source).name, total=None, speed="")
+
+        def show(progress: geo.Progress) -> None:
+            fresh = progress.output_px_done - progress.output_px_resumed
+            elapsed = bar.tasks[0].elapsed or 0.0
+            speed = f"{fresh / elapsed / 1e6:.2f} Mpx/s" if elapsed > 0 else ""
+            bar.update(
+                task, completed=progress.output_px_done, total=progress.output_px, speed=speed,
+                description=Path(source).name if progress.stage == "tiles" else progress.stage,
+            )  # fmt: skip
+
+        yield show
+
+
+@contextmanager
+def training_progress(steps: int) -> Iterator[Callable[[TrainingProgress], None]]:
+    """A progress bar for a training run; plain lines where there is no terminal."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("step {task.completed}/{task.total}"), BarColumn(),
+        TextColumn("{task.fields[text]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("train", total=steps, text="")
+
+        def show(progress: TrainingProgress) -> None:
+            losses = " ".join(f"{name} {value:.4f}" for name, value in progress.losses.items())
+            memory = f"{progress.memory_gib:.1f} GiB " if progress.memory_gib else ""
+            text = f"{progress.images_per_s:.1f} images/s {memory}{losses}"
+            bar.update(task, completed=progress.step, text=text)
+            if not console.is_terminal:
+                note(f"step {progress.step} {text}")
+
+        yield show
