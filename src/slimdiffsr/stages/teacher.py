@@ -13,8 +13,9 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from slimdiffsr.checkpoint import write_atomically
 from slimdiffsr.config import to_dict
-from slimdiffsr.errors import ConfigError
+from slimdiffsr.errors import ConfigError, WeightsError
 from slimdiffsr.losses import total_variation
 from slimdiffsr.models.sd_vae import KLCodec
 from slimdiffsr.models.student import enlarge_bicubic
@@ -31,10 +32,11 @@ from slimdiffsr.stages.teacher_files import (
 )
 from slimdiffsr.stages.validation import draw_maps, score, validation_set
 from slimdiffsr.teacher import Teacher
-from slimdiffsr.training import Average, Progress, TrainResult, train
+from slimdiffsr.training import STATE_FILE, Average, Progress, TrainResult, train
 
 __all__ = ["train_teacher"]
 
+BASE_FILE = "base.json"  # hashes of what the run stands on
 LATENT_PX = 8  # pixels of an image that one latent stands for, along each side
 
 
@@ -65,6 +67,9 @@ def train_teacher(
         config.seed,
     )
     hashes = hash_base(teacher)
+    check_base(paths.out, hashes)
+    if run.accelerator.is_main_process:
+        write_atomically(paths.out / BASE_FILE, json.dumps(hashes, indent=1).encode())
     rng = torch.Generator().manual_seed(config.seed)
     fresh(lambda: adapted(teacher, adaptation, rng), config.seed)
     task = TeacherTask(config, paths, teacher, run.accelerator)
@@ -76,6 +81,20 @@ def train_teacher(
         about = {"step": str(result.step), "train_config": json.dumps(to_dict(config))}
         save_adapted(paths.out / "teacher.safetensors", teacher, adaptation, hashes, about)
     return dataclasses.replace(result, unreadable=result.unreadable + run.unreadable)
+
+
+def check_base(out: Path, hashes: dict[str, str]) -> None:
+    """Raise WeightsError where the run that is to go on stands on other weights."""
+    noted = out / BASE_FILE
+    if not (out / STATE_FILE).is_file() or not noted.is_file():
+        return
+    before = json.loads(noted.read_text(encoding="utf-8"))
+    changed = [part for part, digest in hashes.items() if before.get(part) != digest]
+    if changed:
+        raise WeightsError(
+            f"the run in {out} stands on another {' and '.join(changed)} than the one given: give "
+            "the same files again, or another output folder"
+        )
 
 
 def adapted(teacher: Teacher, adaptation: Adaptation, rng: torch.Generator) -> Teacher:
