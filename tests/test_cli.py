@@ -581,7 +581,13 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_resumes(tmp_path: Path) -> No
     src = write_raster(tmp_path / "in.tif", byte_picture(3, 256, 384), photometric="RGB")
     out, whole = tmp_path / "out.tif", tmp_path / "whole.tif"
     command = [*SLIMDIFFSR, "upscale", str(src), str(out), "--chunk", "512", "--overlap", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts background jobs with SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     partial = tmp_path / "out.tif.partial"
     deadline = time.monotonic() + 60
     while not list(partial.glob("chunk-*.tif")) and time.monotonic() < deadline:
