@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,11 +14,10 @@ from slimdiffsr.config import LoopConfig
 from slimdiffsr.data import find_images, read_rgb
 from slimdiffsr.degrade import degrade, image_generator
 from slimdiffsr.metrics import grey8, grid_energy_db, psnr_y, ssim_y
+from slimdiffsr.stages.pictures import save_rows, to_uint8
 from slimdiffsr.stages.run import RunPaths
 
 __all__ = ["draw_maps", "score", "validation_set"]
-
-Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 SMALLEST_PX = 32  # what LPIPS needs
 LARGEST_PX = 256
@@ -65,15 +63,14 @@ def score(
         scale = hr.shape[1] // lr.shape[1]
         truth = hr.to(device)[None] * 2 - 1
         sr = restore(lr.to(device)[None] * 2 - 1, truth).float()
-        sr8, hr8 = _to_uint8(sr[0] / 2 + 0.5), _to_uint8(hr)
+        sr8, hr8 = to_uint8(sr[0]), to_uint8(truth[0])
         distance = float(lpips(sr.clamp(-1, 1), truth))
         values.append(
             (psnr_y(sr8, hr8), ssim_y(sr8, hr8), distance, grid_energy_db(grey8(sr8), scale))
         )
         enlarged = F.interpolate(lr[None], size=hr.shape[1:], mode="nearest")[0]
-        rows.append(np.hstack([_to_uint8(enlarged), sr8, hr8]))
-    picture.parent.mkdir(exist_ok=True)
-    Image.fromarray(_stack(rows)).save(picture)
+        rows.append([to_uint8(enlarged * 2 - 1), sr8, hr8])
+    save_rows(rows, picture)
     names = ("val/psnr_y", "val/ssim_y", "val/lpips", "val/grid_db")
     return dict(zip(names, np.mean(values, axis=0).tolist(), strict=True))
 
@@ -88,17 +85,5 @@ def draw_maps(maps: Sequence[Tensor], truths: Sequence[Tensor], picture: Path) -
     rows = []
     for one, hr in zip(maps, truths, strict=True):
         grey = F.interpolate(((one - least) / spread)[None, None], size=hr.shape[1:])
-        rows.append(np.hstack([_to_uint8(grey[0].expand(3, -1, -1)), _to_uint8(hr)]))
-    picture.parent.mkdir(exist_ok=True)
-    Image.fromarray(_stack(rows)).save(picture)
-
-
-def _stack(rows: list[Pixels]) -> Pixels:
-    """Rows of pictures one below another, narrower ones filled with black."""
-    width = max(row.shape[1] for row in rows)
-    return np.vstack([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])
-
-
-def _to_uint8(rgb: Tensor) -> Pixels:
-    """(3, h, w) in [0, 1] -> (h, w, 3) uint8."""
-    return (rgb.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+        rows.append([to_uint8(grey[0].expand(3, -1, -1) * 2 - 1), to_uint8(hr * 2 - 1)])
+    save_rows(rows, picture)
