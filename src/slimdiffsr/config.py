@@ -267,6 +267,7 @@ class LoopConfig:
     ema: Decay = 0.0  # 0 keeps no average
     precision: Literal["no", "bf16"] = "no"  # fp16 would need loss scaling
     compile: bool = False
+    graphs: bool = False  # CUDA: record the networks' passes, replay them as one launch each
     seed: Index = 20260
     workers: Index = 2
     pool: Index = 0  # prepare this many pairs and draw from them; 0 makes new pairs for each step
@@ -282,6 +283,10 @@ class LoopConfig:
         _check(
             self.batch % self.accumulate == 0,
             f"a batch of {self.batch} cannot be worked through in {self.accumulate} equal pieces",
+        )
+        _check(
+            not self.graphs or (not self.compile and self.accumulate == 1),
+            "graphs=true needs compile=false and accumulate=1",
         )
 
 
@@ -312,9 +317,13 @@ class TrainConfig(LoopConfig):
     def __post_init__(self) -> None:
         LoopConfig.__post_init__(self)  # super() fails in classes with slots
         _check(
-            self.model.kind == "base" or (self.distill is None and self.init == "fresh"),
-            "a tiny student works on another grid than the teacher: distill must be none and "
-            "init fresh",
+            self.model.kind == "base" or self.init == "fresh",
+            "a tiny student has none of the teacher's parts: init must be fresh",
+        )
+        _check(
+            self.model.kind == "base" or self.distill is None or self.model.scale == 4,
+            f"a tiny {self.model.scale}x student works on another grid than the teacher: distill "
+            "must be none",
         )
         scales = (self.recipe.scale, self.model.scale)
         _check(scales[0] == scales[1], f"recipe.scale and model.scale differ: {scales}")

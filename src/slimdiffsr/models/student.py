@@ -62,6 +62,10 @@ class BaseStudent(nn.Module):
         out: Tensor = self.merge_out(self.unet(self.merge_in(self.encoder(enlarged))))
         return out
 
+    def forward_with_blocks(self, rgb_lr: Tensor) -> tuple[Tensor, BlockOutputs]:
+        """As ``forward``, and what distillation compares with the teacher's."""
+        return self.restore_with_blocks(enlarge_bicubic(rgb_lr, self.config.scale))
+
     def restore_with_blocks(self, enlarged: Tensor) -> tuple[Tensor, BlockOutputs]:
         """As ``restore``, and what distillation compares with the teacher's."""
         blocks = self.unet.blocks(self.merge_in(self.encoder(self._into_taesd(enlarged))))
@@ -103,9 +107,20 @@ class TinyStudent(nn.Module):
 
         h and w must be multiples of ``config.multiple_lr_px``.
         """
+        return self.forward_with_blocks(rgb_lr)[0]
+
+    def forward_with_blocks(self, rgb_lr: Tensor) -> tuple[Tensor, BlockOutputs]:
+        """As ``forward``, and what distillation compares with the teacher's.
+
+        At 4x the UNet's grid is that of the teacher's latents, 8 pixels of the result a cell.
+        """
         stem = F.silu(self.stem(rgb_lr))
         x = self.merge_in(stem)
-        x = x + self.unet(x)
+        blocks = self.unet.blocks(x)
+        x = x + self.unet.head(blocks.last)
+        return self._enlarge(x, stem, rgb_lr), blocks
+
+    def _enlarge(self, x: Tensor, stem: Tensor, rgb_lr: Tensor) -> Tensor:
         x = cat((double(x), stem), dim=1)
         x = F.silu(self.doublings[0](x))
         for conv in self.doublings[1:]:

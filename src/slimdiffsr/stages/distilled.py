@@ -14,7 +14,8 @@ from slimdiffsr.distillation import Adapters, compare_features
 from slimdiffsr.errors import ConfigError
 from slimdiffsr.models.pruning import prune
 from slimdiffsr.models.spec import UNetSpec
-from slimdiffsr.models.student import BaseStudent, enlarge_bicubic
+from slimdiffsr.models.student import BaseStudent, Student
+from slimdiffsr.stages.graphs import Recorded
 from slimdiffsr.teacher import Teacher
 
 __all__ = ["Distillation", "Imitator", "check_crop", "inherit"]
@@ -45,7 +46,7 @@ def inherit(
 class Imitator(nn.Module):
     """A student that also hands out its blocks, in its teacher's widths (phi of Eq. 17)."""
 
-    def __init__(self, student: BaseStudent, teacher: UNetSpec) -> None:
+    def __init__(self, student: Student, teacher: UNetSpec) -> None:
         super().__init__()
         self.student = student
         first, second = student.unet.spec.widths[:2]
@@ -54,19 +55,38 @@ class Imitator(nn.Module):
 
     def forward(self, rgb_lr: Tensor) -> tuple[Tensor, list[Tensor]]:
         """rgb_lr: (b, 3, h, w) in [-1, 1]. Returns the student's image and the adapted blocks."""
-        enlarged = enlarge_bicubic(rgb_lr, self.student.config.scale)
-        sr, blocks = self.student.restore_with_blocks(enlarged)
+        sr, blocks = self.student.forward_with_blocks(rgb_lr)
         return sr, self.adapters(blocks.matched)
+
+
+class Matched(nn.Module):
+    """A teacher as far as its last matched block."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        super().__init__()
+        self.teacher = teacher
+
+    def forward(self, enlarged: Tensor, hr: Tensor) -> tuple[Tensor, ...]:
+        """enlarged, hr: (b, 3, H, W) in [-1, 1]. Returns the four blocks."""
+        return self.teacher.blocks(enlarged, hr).matched
 
 
 class Distillation:
     """L_Dis against a frozen teacher, which runs up to its last matched block and no further."""
 
     def __init__(
-        self, config: DistillConfig, teacher: Teacher, seed: int, accelerator: Accelerator
+        self,
+        config: DistillConfig,
+        teacher: Teacher,
+        seed: int,
+        accelerator: Accelerator,
+        *,
+        graphs: bool = False,
     ) -> None:
         self.config = config
         self.teacher = teacher.to(accelerator.device).eval().requires_grad_(False)
+        matched = Matched(self.teacher)
+        self.matched = Recorded(matched, accelerator) if graphs else matched
         self.seed = seed
         self.accelerator = accelerator
 
@@ -75,7 +95,7 @@ class Distillation:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """L_Dis to descend on, and its terms by name. enlarged, hr: (b, 3, H, W) in [-1, 1]."""
         with torch.no_grad(), self.accelerator.autocast():
-            theirs = self.teacher.blocks(enlarged, hr).matched
+            theirs = self.matched(enlarged, hr)
         config = self.config
         terms = compare_features(
             adapted,

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from slimdiffsr.checkpoint import load_strict
 from slimdiffsr.config import LoopConfig
 from slimdiffsr.networks import read_network
+from slimdiffsr.stages.graphs import prepare
 from slimdiffsr.stages.run import make_optimizer
 from slimdiffsr.training import Average
 
@@ -49,8 +50,9 @@ class Learner(Generic[M]):
         self.optimizers: dict[str, Optimizer] = {kind: make_optimizer(config, self.bare)}
         self.base_lr = {kind: config.lr}
         self.averages = {kind: Average(self.bare, config.ema)} if config.ema else {}
-        learns = torch.compile(self.bare) if config.compile else self.bare
-        self.forward: Callable[..., Tensor] = accelerator.prepare(learns)
+        self.forward: Callable[..., Tensor] = prepare(
+            self.bare, accelerator, compiled=config.compile, graphs=config.graphs
+        )
 
     def descend(self, loss: Loss, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:
         """One step on a batch, in pieces where the config says so.

@@ -16,6 +16,7 @@ from slimdiffsr.errors import DataError
 from slimdiffsr.losses import adversarial_loss, discriminator_loss, perceptual_loss
 from slimdiffsr.models.discriminator import DinoDiscriminator
 from slimdiffsr.models.lpips import LPIPS
+from slimdiffsr.stages.graphs import Recorded, prepare
 from slimdiffsr.training import bare
 
 __all__ = ["Distance", "Reconstruction", "load_lpips"]
@@ -58,12 +59,18 @@ class Reconstruction:
         adversary: nn.Module,
         accelerator: Accelerator,
         seed: int,
+        *,
+        graphs: bool = False,
     ) -> None:
         self.weights = weights
         self.lpips = lpips
-        self.adversary = adversary
         self.accelerator = accelerator
         self.seed = seed
+        self.augments = isinstance(adversary, DinoDiscriminator)
+        graphs = graphs and not self.augments  # whose random views are drawn on the CPU
+        self.adversary = prepare(adversary, accelerator, graphs=graphs)
+        # For the network's own step: the same weights, held still, not shared by processes.
+        self.judge = Recorded(adversary, accelerator) if graphs else bare(self.adversary)
 
     def adversarial(self, step: int) -> bool:
         """Whether the adversary takes part in this step."""
@@ -79,15 +86,15 @@ class Reconstruction:
             terms["lpips"] = perceptual_loss(self.lpips, sr.float(), hr, rng)  # float32: MS 11
             total = total + weights.lpips * terms["lpips"]
         if self.adversarial(step):
-            adversary = bare(self.adversary).requires_grad_(False)
+            self.judge.requires_grad_(False)
             with self.accelerator.autocast():
-                terms["gan"] = adversarial_loss(self._judge(adversary, sr, step), weights.gan_kind)
+                terms["gan"] = adversarial_loss(self._judge(self.judge, sr, step), weights.gan_kind)
             total = total + weights.gan * terms["gan"]
         return total, terms
 
     def adversary_loss(self, sr: Tensor, hr: Tensor, step: int) -> Tensor:
         """What the adversary descends on, for a result that is already made."""
-        bare(self.adversary).requires_grad_(True)
+        self.adversary.requires_grad_(True)
         with self.accelerator.autocast():
             both = self._judge(self.adversary, torch.cat((hr, sr.detach().to(hr.dtype))), step)
             real, fake = zip(*(level.chunk(2) for level in both), strict=True)
@@ -95,7 +102,7 @@ class Reconstruction:
 
     def _judge(self, adversary: nn.Module, rgb: Tensor, step: int) -> list[Tensor]:
         # Only DINO's heads want augmented images (MS 7): the U-Net looks at single pixels.
-        if isinstance(bare(adversary), DinoDiscriminator):
+        if self.augments:
             levels: list[Tensor] = adversary(rgb, image_generator(self.seed + 3, step))
             return levels
         logits: list[Tensor] = adversary(rgb)

@@ -48,9 +48,10 @@ class Run:
     unreadable: int  # images whose header could not be read
 
 
-def start_run(config: LoopConfig, paths: RunPaths) -> Run:
+def start_run(config: LoopConfig, paths: RunPaths, *, degraded: bool = True) -> Run:
     """Find the images, make the folder, write the config into it.
 
+    ``degraded=False``: LR is not looked at, so HR's pixels, thinned out, stand for it.
     Raises DataError and OutputError.
     """
     images = find_images(paths.data, config.crop_hr_px)
@@ -63,7 +64,7 @@ def start_run(config: LoopConfig, paths: RunPaths) -> Run:
         images,
         config.crop_hr_px,
         config.seed,
-        partial(_degrade, config),
+        partial(_degrade if degraded else _thin, config),
         image_generator,
         flip_all=config.flip_all,
     )
@@ -80,6 +81,10 @@ def start_run(config: LoopConfig, paths: RunPaths) -> Run:
 
 def _degrade(config: LoopConfig, hr: Tensor, rngs: list[torch.Generator]) -> Tensor:
     return degrade(hr, config.recipe, rngs)
+
+
+def _thin(config: LoopConfig, hr: Tensor, rngs: list[torch.Generator]) -> Tensor:
+    return hr[..., :: config.recipe.scale, :: config.recipe.scale].contiguous()
 
 
 def fresh(build: Callable[[], Network], seed: int) -> Network:
@@ -99,4 +104,7 @@ def make_optimizer(config: LoopConfig, module: nn.Module) -> Optimizer:
     """Adam, or AdamW where there is weight decay, over what trains (MS 11)."""
     kind = AdamW if config.weight_decay > 0 else Adam
     trained = [p for p in module.parameters() if p.requires_grad]
-    return kind(trained, config.lr, betas=config.betas, weight_decay=config.weight_decay)
+    fused = True if all(p.is_cuda for p in trained) else None
+    return kind(
+        trained, config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=fused
+    )

@@ -22,6 +22,7 @@ from slimdiffsr.models.student import BaseStudent, Student, build_student, enlar
 from slimdiffsr.networks import load_codec
 from slimdiffsr.stages.adversarial import Alternation, Attempt, build_adversary
 from slimdiffsr.stages.distilled import Distillation, Imitator, check_crop, inherit
+from slimdiffsr.stages.graphs import prepare
 from slimdiffsr.stages.reconstruction import Reconstruction, load_lpips
 from slimdiffsr.stages.run import RunPaths, channels_last, fresh, make_optimizer, start_run
 from slimdiffsr.stages.teacher_files import load_teacher
@@ -110,7 +111,9 @@ class StudentTask:
         self.distillation = None
         if teacher is not None and config.distill is not None:
             learner = self._imitator(teacher).to(device)
-            self.distillation = Distillation(config.distill, teacher, config.seed, accelerator)
+            self.distillation = Distillation(
+                config.distill, teacher, config.seed, accelerator, graphs=config.graphs
+            )
         self.optimizers: dict[str, Optimizer] = {
             "student": make_optimizer(config, learner),
             "adversary": make_optimizer(config, adversary),
@@ -120,20 +123,17 @@ class StudentTask:
         self.validation = validation_set(
             config, paths, config.model.multiple_lr_px * config.model.scale
         )
-        self.learner = accelerator.prepare(torch.compile(learner) if config.compile else learner)
-        adversary = accelerator.prepare(adversary)
+        self.learner = prepare(learner, accelerator, compiled=config.compile, graphs=config.graphs)
         self.reconstruction = Reconstruction(
-            config.loss, lpips, adversary, accelerator, config.seed
+            config.loss, lpips, adversary, accelerator, config.seed, graphs=config.graphs
         )
-        networks = {"student": self.learner, "adversary": adversary}
+        networks = {"student": self.learner, "adversary": self.reconstruction.adversary}
         self.alternation = Alternation(
             config, accelerator, self.reconstruction, networks, self.optimizers
         )
 
     def _imitator(self, teacher: Teacher) -> nn.Module:
-        student = self.student
-        assert isinstance(student, BaseStudent)  # the config has seen to it
-        imitator = fresh(lambda: Imitator(student, teacher.unet.spec), self.config.seed)
+        imitator = fresh(lambda: Imitator(self.student, teacher.unet.spec), self.config.seed)
         self.modules["adapters"] = imitator.adapters  # resumed, but not part of the model
         return imitator
 
