@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from slimdiffsr.cli import models, scenes, train
+from slimdiffsr.cli.bench import bench
 from slimdiffsr.cli.show import note, sentence
 from slimdiffsr.errors import ConfigError, InterruptedRunError, SlimDiffSRError
 
@@ -57,6 +58,7 @@ app.command("import-weights")(models.import_weights)
 app.command()(models.interpolate)
 app.command("merge-teacher")(models.merge_teacher)
 app.command()(models.evaluate)
+app.command()(bench)
 
 train_app = typer.Typer(help="Train models.", no_args_is_help=True)
 train_app.command("uncertainty")(train.train_uncertainty)
