@@ -90,8 +90,9 @@ def _parts(model: StableDiffusion, out_px: int) -> dict[str, Part]:
     rgb = torch.zeros(1, 3, out_px // 4, out_px // 4, device="meta")
     z = torch.zeros(1, 4, out_px // 8, out_px // 8, device="meta")
 
-    def part(modules: list[nn.Module], run: Callable[[], Tensor]) -> Part:
-        return Part(sum(p.numel() for m in modules for p in m.parameters()), count_macs(run))
+    def part(modules: list[nn.Module | None], run: Callable[[], Tensor]) -> Part:
+        there = nn.ModuleList(m for m in modules if m is not None)
+        return Part(sum(p.numel() for p in there.parameters()), count_macs(run))
 
     return {
         "encoder": part(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from slimdiffsr.bench.diffusion import StableDiffusion
 from slimdiffsr.bench.rows import Row
+from slimdiffsr.errors import SlimDiffSRError
 
 __all__ = [
     "DTYPES",
@@ -84,13 +86,15 @@ def time_once(run: Callable[[], object], device: torch.device) -> float:
         start = time.perf_counter()
         run()
         return time.perf_counter() - start
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    end: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     torch.cuda.synchronize(device)
     begin.record()
     run()
     end.record()
     torch.cuda.synchronize(device)
-    return begin.elapsed_time(end) / 1000
+    milliseconds: float = begin.elapsed_time(end)
+    return milliseconds / 1000
 
 
 def make_cell(row: Row, module: nn.Module, rgb_lr: Tensor) -> Cell:
@@ -126,10 +130,10 @@ def take_turns(
     share = float("inf") if seconds is None else seconds / max(len(cells), 1)
     for cell in cells:
         while cell.error is None and cell.warmed < warmup:
-            _attempt(cell, keep=False)
-            tell(f"warm-up {cell.warmed}/{warmup}: {cell.row.name}, batch {cell.batch}")
-            if cell.spent_s > share / 5:
+            if cell.warmed and cell.spent_s > share / 5:
                 break
+            _attempt(cell, keep=False)
+        tell(f"warm-up {cell.warmed}/{warmup}: {cell.row.name}, batch {cell.batch}")
     for done in range(runs):
         for cell in cells:
             if cell.error is None and _goes_on(cell, share):
@@ -160,8 +164,10 @@ def _attempt(cell: Cell, *, keep: bool) -> None:
 
 
 def explain(error: Exception) -> str:
-    """An error in one line."""
+    """An error in one line; ours says enough without the name of its class."""
     text = str(error).strip().splitlines()
+    if isinstance(error, SlimDiffSRError):
+        return text[0]
     return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
 
 

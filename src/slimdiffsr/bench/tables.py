@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 OURS = "base"
-NONE = "–"
+NONE = "-"
 
 
 def append_records(path: Path, records: Sequence[Record]) -> None:
@@ -60,7 +60,7 @@ def table_rows(table: Table) -> list[str]:
 def results_table(records: Sequence[Record]) -> str:
     """All cells: a block for each precision and batch, ratios to ``base`` of the same block."""
     header = [
-        "row", "params M", "paper's M", "GMAC", "median ms", "quartiles", "× base", "Mpx/s",
+        "row", "params M", "paper's M", "GMAC", "median ms", "25 %", "75 %", "x base", "Mpx/s",
         "peak MiB", "cold start s", "runs",
     ]  # fmt: skip
     blocks = []
@@ -73,7 +73,6 @@ def results_table(records: Sequence[Record]) -> str:
 
 
 def _result_line(r: Record, ours: float | None) -> list[str]:
-    quartiles = f"{_ms(r['q1_s'])}–{_ms(r['q3_s'])}" if "q1_s" in r else NONE
     median = _show(r.get("median_s"), _ms) + ("†" if r.get("extrapolated") else "")
     return [
         r["row"],
@@ -81,7 +80,8 @@ def _result_line(r: Record, ours: float | None) -> list[str]:
         _show(r.get("parameters_paper"), _millions),
         _show(r.get("gmacs"), _short),
         median,
-        quartiles,
+        _show(r.get("q1_s"), _ms),
+        _show(r.get("q3_s"), _ms),
         _ratio(r.get("median_s"), ours),
         _show(r.get("mpx_per_s"), _short),
         _show(r.get("peak_mib"), lambda v: f"{v:,.0f}"),
@@ -98,8 +98,8 @@ def paper_table(table: Table, records: Sequence[Record]) -> str:
     rows = PAPER_TABLES[table]
     own = next(p for p in rows if p.method == "Ours")
     header = [
-        "method", "paper: s", "× ours", "paper: M", "× ours", "row here", "ms", "× ours",
-        "M used", "× ours", "M as the paper counts", "GMAC",
+        "method", "paper: s", "x ours", "paper: M", "x ours", "row here", "ms", "x ours",
+        "M used", "x ours", "M as the paper counts", "GMAC",
     ]  # fmt: skip
     blocks = []
     for (precision, batch), group in _groups(records).items():
