@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
+import torch
 from torch import nn
 
 from slimdiffsr.bench.diffusion import StableDiffusion, full_kl
@@ -15,7 +16,9 @@ from slimdiffsr.config import ModelConfig
 from slimdiffsr.errors import ConfigError
 from slimdiffsr.models.ablations import Ablation, build_ablation, count
 from slimdiffsr.models.classical import Bicubic
+from slimdiffsr.models.student import build_student
 from slimdiffsr.presets import load_preset, tiny_model
+from slimdiffsr.upscale import Upscaler
 
 __all__ = ["ROWS", "Row", "choose_rows", "model_row"]
 
@@ -59,14 +62,10 @@ def _known(scale: int, scales: tuple[int, ...]) -> Literal[4, 8]:
 
 
 def _build_tiny(scale: int) -> nn.Module:
-    from slimdiffsr.models.student import build_student
-
     return build_student(tiny_model(_known(scale, (4, 8))))
 
 
 def _build_compact(scale: int) -> nn.Module:
-    from slimdiffsr.models.student import build_student
-
     return build_student(load_preset(f"compact-x{_known(scale, (4, 8))}").model)
 
 
@@ -99,24 +98,28 @@ ROWS: dict[str, Row] = {row.name: row for row in _ALL}
 
 
 def model_row(source: str) -> Row:
-    """The row of a model with weights: a bundled name, a .safetensors file, a hub repository."""
+    """The row of a model with weights: whatever ``Upscaler`` loads."""
 
     def build(scale: int) -> nn.Module:
-        from slimdiffsr.checkpoint import load_model
-
-        return load_model(source, scale=scale).model
+        with torch.device("cpu"):  # what is read from a file is no good on the meta device
+            return Upscaler.from_pretrained(source, scale=scale, device="cpu").model
 
     name = Path(source).name.removesuffix(".safetensors")
     return Row(name, name, build, name, source=source)
 
 
-def choose_rows(names: list[str], models: list[str]) -> list[Row]:
-    """Rows by name, then models; with neither, all rows. Raises ConfigError."""
+def choose_rows(names: list[str], models: list[str], scale: int) -> list[Row]:
+    """Rows by name, then models, which are read once to find out; with neither, all rows.
+
+    Raises ConfigError, and what ``Upscaler`` raises for a model that is not there or does not fit.
+    """
     unknown = [name for name in names if name not in ROWS]
     if unknown:
         raise ConfigError(f"no row {unknown[0]!r}: there are {', '.join(ROWS)}")
     wanted = list(dict.fromkeys(names)) if names or models else list(ROWS)
     rows = [ROWS[name] for name in wanted] + [model_row(source) for source in models]
+    for source in models:
+        model_row(source).build(scale)
     seen: set[str] = set()
     for row in rows:
         if row.name in seen:

@@ -97,7 +97,7 @@ def _run(config: Any, names: list[str], models: list[str], json: Path | None) ->
     from slimdiffsr.bench.run import bench as measure
     from slimdiffsr.bench.tables import append_records
 
-    rows = choose_rows(names, models)
+    rows = choose_rows(names, models, config.scale)
     if json is not None:
         _write(json, "", append=True)  # found out now, not after the run
 
