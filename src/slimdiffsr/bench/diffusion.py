@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from slimdiffsr.diffusion import noise_schedule, predict_clean
+from slimdiffsr.diffusion import add_noise, noise_schedule, predict_clean
 from slimdiffsr.models.sd_vae import KLCodec
 from slimdiffsr.models.spec import SD21
 from slimdiffsr.models.student import enlarge_bicubic
@@ -63,8 +63,5 @@ class StableDiffusion(nn.Module):
         b = len(z)
         timestep = z.new_full((b,), now, dtype=torch.float32)
         noise = self.unet(z, timestep, self.prompt.expand(b, -1, -1).to(z.dtype))
-        clean = predict_clean(z, noise, self.schedule[now].float(), "epsilon")
-        if then > 0:
-            level = self.schedule[then].float()
-            clean = level.sqrt() * clean + (1 - level).sqrt() * noise
-        return clean.to(z.dtype)
+        clean = predict_clean(z, noise, self.schedule[now], "epsilon")
+        return (add_noise(clean, noise, self.schedule[then]) if then > 0 else clean).to(z.dtype)

@@ -138,7 +138,8 @@ def take_turns(
         for cell in cells:
             if cell.error is None and _goes_on(cell, share):
                 _attempt(cell, keep=True)
-        tell(f"round {done + 1}/{runs}")
+        if (done + 1) % max(1, runs // 10) == 0:
+            tell(f"round {done + 1}/{runs}")
 
 
 def _goes_on(cell: Cell, share_s: float) -> bool:
