@@ -104,6 +104,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names of parts")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+    if not args.only and any(args.out.glob("*.jsonl")):
+        parser.error(f"{args.out} holds results already: give another folder, or --only PART")
     for part in parts(args.out, args.device, args.small):
         if args.only and part.name not in args.only:
             continue

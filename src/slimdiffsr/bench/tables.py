@@ -14,6 +14,7 @@ from slimdiffsr.errors import DataError
 
 __all__ = [
     "append_records",
+    "markdown_table",
     "paper_table",
     "protocol_lines",
     "read_records",
@@ -68,7 +69,7 @@ def results_table(records: Sequence[Record]) -> str:
         ours = _median(_find(group, OURS))
         lines = [_result_line(record, ours) for record in group]
         title = f"{precision}, batch {batch}"
-        blocks.append(f"**{title}**\n\n" + _markdown(header, lines) + _footnotes(group))
+        blocks.append(f"**{title}**\n\n" + markdown_table(header, lines) + _footnotes(group))
     return "\n\n".join(blocks)
 
 
@@ -106,7 +107,7 @@ def paper_table(table: Table, records: Sequence[Record]) -> str:
         lines = [_paper_line(p, own, group) for p in rows]
         title = f"Table {table}, {precision}, batch {batch}"
         shown = [r for r in group if r["row"] in table_rows(table)]
-        blocks.append(f"**{title}**\n\n" + _markdown(header, lines) + _footnotes(shown))
+        blocks.append(f"**{title}**\n\n" + markdown_table(header, lines) + _footnotes(shown))
     return "\n\n".join(blocks)
 
 
@@ -157,7 +158,7 @@ def shares_table(parts: dict[str, Part]) -> str:
         ]
         for name, part in both.items()
     ]
-    return "**Table 1**\n\n" + _markdown(header, lines)
+    return "**Table 1**\n\n" + markdown_table(header, lines)
 
 
 def protocol_lines(records: Sequence[Record]) -> str:
@@ -235,6 +236,7 @@ def _short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _markdown(header: list[str], lines: list[list[str]]) -> str:
+def markdown_table(header: list[str], lines: list[list[str]]) -> str:
+    """A table whose first column is words and whose others are numbers."""
     rule = ["---"] + ["---:"] * (len(header) - 1)
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *lines))
