@@ -143,6 +143,7 @@ def protocol(config: BenchConfig, device: torch.device) -> Record:
             "convolutions": torch.backends.cudnn.allow_tf32,
             "products": torch.backends.cuda.matmul.allow_tf32,
         }
+        about["cudnn_benchmark"] = torch.backends.cudnn.benchmark
     return about
 
 
@@ -254,7 +255,8 @@ def _check_memory(
 def free_bytes(device: torch.device) -> int | None:
     """Memory that can still be had on a device; None where the system does not tell."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept  # torch uses again what it keeps
     try:
         text = Path("/proc/meminfo").read_text()
     except OSError:

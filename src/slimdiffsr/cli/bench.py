@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from slimdiffsr.cli.show import note
-from slimdiffsr.errors import ConfigError, OutputError
+from slimdiffsr.errors import ConfigError, InterruptedRunError, OutputError
 
 if TYPE_CHECKING:
     from slimdiffsr.bench.run import Record
@@ -105,7 +105,11 @@ def _run(config: Any, names: list[str], models: list[str], json: Path | None) ->
         if json is not None:
             append_records(json, done)
 
-    return measure(rows, config, keep, note)
+    try:
+        return measure(rows, config, keep, note)
+    except KeyboardInterrupt:
+        done = "nothing" if json is None else f"in {json}: the precisions that were finished"
+        raise InterruptedRunError(f"stopped; kept {done}") from None
 
 
 def _tables(records: list[Record], tables: list[int], out_px: int) -> str:
