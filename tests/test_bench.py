@@ -1,18 +1,14 @@
 """Cost: counts against closed forms and the paper, fair turns, failures that stay alone."""
 
-import importlib.util
 import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
 from slimdiffsr.bench import measure, run
 from slimdiffsr.bench.counts import count_macs, count_row, diffusion_parts
@@ -20,19 +16,12 @@ from slimdiffsr.bench.diffusion import StableDiffusion
 from slimdiffsr.bench.fresh import Task, run_fresh
 from slimdiffsr.bench.measure import Cell, quartiles, take_turns, time_once
 from slimdiffsr.bench.paper import PAPER_TABLES
+from slimdiffsr.bench.protocol import BenchConfig
 from slimdiffsr.bench.rows import ROWS, Row, choose_rows
-from slimdiffsr.bench.run import BenchConfig, bench, free_bytes
-from slimdiffsr.bench.tables import (
-    append_records,
-    paper_table,
-    read_records,
-    results_table,
-    shares_table,
-    table_rows,
-)
-from slimdiffsr.cli import app
+from slimdiffsr.bench.run import bench, free_bytes
+from slimdiffsr.bench.tables import shares_table
 from slimdiffsr.diffusion import noise_schedule
-from slimdiffsr.errors import ConfigError, DataError, ModelNotFoundError, ScaleError
+from slimdiffsr.errors import ConfigError, ModelNotFoundError, ScaleError
 
 CPU = torch.device("cpu")
 
@@ -365,135 +354,3 @@ def test_rows_that_are_not_there_are_found_out_first(
 
 def test_without_names_all_rows_are_measured() -> None:
     assert [row.name for row in choose_rows([], [], 4)] == list(ROWS)
-
-
-# Tables
-
-
-def record(row: str, median_s: float, **more: Any) -> dict[str, Any]:
-    return {"row": row, "precision": "fp32", "batch": 1, "median_s": median_s, "runs": 9} | more
-
-
-def cells(text: str, first: str) -> list[str]:
-    """The cells of the line that starts with a word."""
-    (line,) = [line for line in text.splitlines() if line.startswith(f"| {first} |")]
-    return [cell.strip() for cell in line.strip("|").split("|")]
-
-
-def test_a_papers_table_stands_beside_ours_as_ratios() -> None:
-    records = [
-        record("base", 2.0, parameters_used=50_000_000, parameters_paper=58_053_402, gmacs=226.7),
-        record("sd-50steps", 400.0, parameters_used=900_000_000, extrapolated=True),
-        record("esrgan", 3.0, parameters_used=16_697_987) | {"median_s": None, "error": "no luck"},
-    ]
-    text = paper_table(2, records)
-    assert cells(text, "Ours") == [
-        "Ours", "0.037", "1.00", "58.05", "1.00", "base", "2,000", "1.00", "50.00", "1.00",
-        "58.05", "227",
-    ]  # fmt: skip
-    diffbir = cells(text, "DiffBIR")
-    assert diffbir[1:6] == ["8.637", "233.43", "1717", "29.58", "sd-50steps (same class)"]
-    assert diffbir[6:10] == ["400,000†", "200.00", "900.00", "18.00"]
-    assert cells(text, "TTST") == ["TTST", "0.218", "5.89", "18.37", "0.32", *["-"] * 7]
-    assert cells(text, "ESRGAN")[6:8] == ["-", "-"]
-    assert "esrgan: no luck" in text
-    assert "† extrapolated" in text
-
-
-def test_precisions_and_batches_are_not_mixed() -> None:
-    records = [
-        record("base", 2.0),
-        record("tiny", 1.0),
-        record("base", 8.0, batch=8),
-        record("tiny", 2.0, batch=8),
-    ]
-    one, eight = results_table(records).split("**fp32, batch 8**")
-    assert cells(one, "tiny")[7] == "0.50"
-    assert cells(eight, "tiny")[7] == "0.25"
-
-
-@pytest.mark.parametrize("table", [2, 5, 6])
-def test_a_table_needs_rows_that_exist_and_ours(table: Any) -> None:
-    names = table_rows(table)
-    assert set(names) <= set(ROWS)
-    assert "base" in names
-
-
-def test_records_come_back_from_their_file(tmp_path: Path) -> None:
-    path = tmp_path / "bench.jsonl"
-    append_records(path, [record("base", 2.0)])
-    append_records(path, [record("tiny", 1.0)])
-    assert read_records(path) == [record("base", 2.0), record("tiny", 1.0)]
-    path.write_text(path.read_text() + "{broken\n")
-    with pytest.raises(DataError, match="line 3"):
-        read_records(path)
-    with pytest.raises(DataError, match="cannot read"):
-        read_records(tmp_path / "none.jsonl")
-
-
-# The command and the script
-
-
-def invoke(*arguments: object) -> Any:
-    return CliRunner().invoke(app, ["bench", *map(str, arguments)])
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_the_command_writes_lines_and_the_table_that_it_prints(tmp_path: Path) -> None:
-    lines, table = tmp_path / "a" / "bench.jsonl", tmp_path / "bench.md"
-    options = ["--out-px", 64, "--runs", 2, "--warmup", 1, "--no-fresh", "--device", "cpu"]
-    done = invoke("--row", "bicubic", *options, "--json", lines, "--markdown", table)
-    assert done.exit_code == 0, done.output
-    assert cells(done.stdout, "bicubic")[-1] == "2"
-    assert table.read_text() in done.stdout
-    assert [r["row"] for r in read_records(lines)] == ["bicubic"]
-    again = invoke("--from", lines)
-    assert again.stdout == done.stdout
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--table", 3], "1, 2, 5, 6"),
-        (["--row", "nothing"], "no row 'nothing'"),
-        (["--precision", "half"], "fp32, fp16, bf16"),
-        (["--row", "bicubic", "--device", "abacus"], "no device 'abacus'"),
-    ],
-)
-def test_bad_options_are_one_sentence(arguments: list[object], words: str) -> None:
-    done = invoke(*arguments)
-    assert done.exit_code == 2
-    assert words in done.stderr
-    assert "Traceback" not in done.output
-
-
-def load_script(name: str) -> Any:
-    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_a_part_for_the_accelerator_fails_or_hangs_alone(tmp_path: Path) -> None:
-    script = load_script("accelerator")
-
-    def part(code: str) -> Any:
-        return script.Part("part", [sys.executable, "-c", code], 1.0, "lines.jsonl")
-
-    assert "failed with status 3" in script.run(part("raise SystemExit(3)"), tmp_path)
-    assert "stopped at its limit" in script.run(part("import time; time.sleep(60)"), tmp_path)
-    assert "done" in script.run(part("print('{}')"), tmp_path)
-    assert (tmp_path / "lines.jsonl").read_text() == "{}\n"
-
-
-def test_every_part_for_the_accelerator_asks_for_rows_that_exist(tmp_path: Path) -> None:
-    script = load_script("accelerator")
-    asked: set[str] = set()
-    is_row: Callable[[list[str], int], bool] = lambda words, i: words[i - 1] == "--row"  # noqa: E731
-    for part in script.parts(tmp_path, "cuda", False):
-        asked |= {w for i, w in enumerate(part.command) if is_row(part.command, i)}
-    assert asked == set(ROWS) - {"compact"}

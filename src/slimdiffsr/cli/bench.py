@@ -51,7 +51,7 @@ def bench(
     ] = None,
 ) -> None:
     """Measure cost: parameters, MACs, latency, throughput, memory, cold start."""
-    from slimdiffsr.bench.run import BenchConfig
+    from slimdiffsr.bench.protocol import BenchConfig
 
     tables = table or []
     for number in tables:
