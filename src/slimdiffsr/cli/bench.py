@@ -21,7 +21,10 @@ TABLES = (1, 2, 5, 6)
 def bench(
     row: Annotated[
         list[str] | None,
-        typer.Option(help="A row that needs no weights; repeat. Default: all, or the table's."),
+        typer.Option(
+            help="base, compact, tiny, kl, taesd, no-sap, no-dsc, no-fsc, no-qgam, esrgan, swinir, "
+            "sd-1step, sd-50steps, bicubic; repeat. Default: all, or the table's."
+        ),
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -75,7 +78,7 @@ def bench(
         records = read_records(read)
     elif row or model or not tables or tables != [1]:
         records = _run(config, _row_names(row, model, tables), model or [], json)
-    text = _tables(records, tables, out_px)
+    text = _tables(records, tables, out_px, everything=bool(row or model) or not tables)
     print(text)
     if markdown is not None:
         _write(markdown, text)
@@ -112,7 +115,7 @@ def _run(config: Any, names: list[str], models: list[str], json: Path | None) ->
         raise InterruptedRunError(f"stopped; kept {done}") from None
 
 
-def _tables(records: list[Record], tables: list[int], out_px: int) -> str:
+def _tables(records: list[Record], tables: list[int], out_px: int, *, everything: bool) -> str:
     from slimdiffsr.bench.tables import paper_table, protocol_lines, results_table, shares_table
 
     parts = [protocol_lines(records)] if records else []
@@ -123,7 +126,7 @@ def _tables(records: list[Record], tables: list[int], out_px: int) -> str:
             parts.append(shares_table(diffusion_parts(out_px)))
         else:
             parts.append(paper_table(cast("Any", number), records))
-    if not tables:
+    if everything:
         parts.append(results_table(records))
     return "\n\n".join(parts)
 
