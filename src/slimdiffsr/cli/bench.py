@@ -76,7 +76,7 @@ def bench(
         from slimdiffsr.bench.tables import read_records
 
         records = read_records(read)
-    elif row or model or not tables or tables != [1]:
+    elif row or model or tables != [1]:
         records = _run(config, _row_names(row, model, tables), model or [], json)
     text = _tables(records, tables, out_px, everything=bool(row or model) or not tables)
     print(text)
