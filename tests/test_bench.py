@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slimdiffsr.bench import measure, run
+from slimdiffsr.bench import measure, memory
 from slimdiffsr.bench.counts import count_macs, count_row, diffusion_parts
 from slimdiffsr.bench.diffusion import StableDiffusion
 from slimdiffsr.bench.fresh import Task, run_fresh
@@ -18,7 +18,7 @@ from slimdiffsr.bench.measure import Cell, quartiles, take_turns, time_once
 from slimdiffsr.bench.paper import PAPER_TABLES
 from slimdiffsr.bench.protocol import BenchConfig
 from slimdiffsr.bench.rows import ROWS, Row, choose_rows
-from slimdiffsr.bench.run import bench, free_bytes
+from slimdiffsr.bench.run import bench
 from slimdiffsr.bench.tables import shares_table
 from slimdiffsr.diffusion import noise_schedule
 from slimdiffsr.errors import ConfigError, ModelNotFoundError, ScaleError
@@ -261,10 +261,34 @@ def test_each_row_gives_a_record_for_each_batch_and_precision(small: BenchConfig
     assert json.loads(json.dumps(records)) == records
 
 
+class Interrupting(nn.Module):
+    """Is stopped by the user in its third run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs = 0
+
+    def forward(self, rgb_lr: Tensor) -> Tensor:
+        self.runs += 1
+        if self.runs == 3:
+            raise KeyboardInterrupt
+        return rgb_lr
+
+
+def test_what_an_interrupted_run_has_timed_is_kept() -> None:
+    row = Row("stopped", "stopped", lambda scale: Interrupting(), "stopped")
+    kept: list[dict[str, Any]] = []
+    config = BenchConfig(out_px=64, runs=9, warmup=1, fresh=False, device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        bench([row], config, kept.extend)
+    # Its first run counts MACs on a copy of its own; the second was the warm-up.
+    assert [(r["row"], r["runs"]) for r in kept] == [("stopped", 1)]
+
+
 def test_a_row_that_does_not_fit_into_memory_says_so(
     small: BenchConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "free_bytes", lambda device: 2**20)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 2**20)
     (first, second) = bench([ROWS["tiny"]], small)
     for record in (first, second):
         assert "tiny needs about" in record["error"]
@@ -273,7 +297,7 @@ def test_a_row_that_does_not_fit_into_memory_says_so(
 
 def test_free_memory_is_less_than_the_machines() -> None:
     psutil = pytest.importorskip("psutil")
-    free = free_bytes(CPU)
+    free = memory.free_bytes(CPU)
     assert free is not None
     assert 0 < free <= psutil.virtual_memory().total
 

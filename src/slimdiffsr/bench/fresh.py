@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from slimdiffsr.errors import ConfigError
+from slimdiffsr.errors import ConfigError, SlimDiffSRError
 
 __all__ = ["Fresh", "Task", "main", "run_fresh"]
 
@@ -54,7 +54,7 @@ def run_fresh(task: Task, timeout_s: float) -> Fresh:
             raise ConfigError(f"no first result after {timeout_s:.0f} s") from None
     if child.returncode != 0:
         words = errors.strip().splitlines() or [f"exit status {child.returncode}"]
-        raise ConfigError(f"the fresh process failed: {words[-1][:300]}")
+        raise ConfigError(f"no result from a fresh process: {words[-1][:300]}")
     answer = json.loads(out.splitlines()[-1])
     return Fresh(answer["at"] - start, answer["peak_mib"])
 
@@ -71,12 +71,14 @@ def main(text: str) -> str:
     import torch
 
     from slimdiffsr.bench.measure import DTYPES, make_input, place
+    from slimdiffsr.bench.memory import check_memory
     from slimdiffsr.bench.rows import ROWS, model_row
 
     task = Task(**json.loads(text))
     torch.set_num_threads(task.threads)
     device, dtype = torch.device(task.device), DTYPES[task.precision]
     row = ROWS[task.row] if task.source is None else model_row(task.source)
+    check_memory(row, task.scale, task.out_px, task.batch, task.precision, device)
     before = _memory_mib("VmRSS")
     with torch.inference_mode():
         with device:
@@ -100,4 +102,7 @@ def _memory_mib(field: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(main(sys.argv[1]) + "\n")
+    try:
+        sys.stdout.write(main(sys.argv[1]) + "\n")
+    except SlimDiffSRError as error:
+        sys.exit(str(error))

@@ -64,6 +64,7 @@ def protocol(config: BenchConfig, device: torch.device) -> dict[str, Any]:
         "device_type": device.type,
         "threads": torch.get_num_threads(),
         "cores": len(_cores()),
+        "load_average": _load(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -101,6 +102,11 @@ def _cores() -> set[int]:
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
+
+
+def _load() -> float | None:
+    """Processes that wanted to run in the last minute, where the system counts them."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def _version(package: str) -> str | None:

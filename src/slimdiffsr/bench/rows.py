@@ -40,7 +40,7 @@ class Row:
     build: Callable[[int], nn.Module]
     network: str
     steps: int = 1
-    gib_per_mpx: float = 4.0
+    gib_per_mpx: float = 3.0
     ablation: Ablation | None = None
     source: str | None = None
 
@@ -74,7 +74,7 @@ def _ablation(name: str, title: str, ablation: Ablation) -> Row:
         kl = full_kl() if ablation == "kl" else None
         return build_ablation(ablation, _base(scale), kl)
 
-    gib = 12.0 if ablation == "kl" else 4.0
+    gib = 6.0 if ablation == "kl" else 3.0
     return Row(name, title, build, name, gib_per_mpx=gib, ablation=ablation)
 
 
@@ -88,10 +88,10 @@ _ALL = (
     _ablation("no-dsc", "student without DSC", "no_dsc"),
     _ablation("no-fsc", "student without FSC", "no_fsc"),
     _ablation("no-qgam", "student without QGAM", "no_qgam"),
-    Row("esrgan", "ESRGAN (RRDBNet)", build_esrgan, "esrgan", gib_per_mpx=6.0),
-    Row("swinir", "SwinIR-M, real", build_swinir, "swinir", gib_per_mpx=6.0),
-    Row("sd-1step", f"{SD} 2.1, 1 step", StableDiffusion, "sd", gib_per_mpx=12.0),
-    Row("sd-50steps", f"{SD} 2.1, 50 steps", StableDiffusion, "sd", steps=50, gib_per_mpx=12.0),
+    Row("esrgan", "ESRGAN (RRDBNet)", build_esrgan, "esrgan"),
+    Row("swinir", "SwinIR-M, real", build_swinir, "swinir"),
+    Row("sd-1step", f"{SD} 2.1, 1 step", StableDiffusion, "sd", gib_per_mpx=6.0),
+    Row("sd-50steps", f"{SD} 2.1, 50 steps", StableDiffusion, "sd", steps=50, gib_per_mpx=6.0),
     Row("bicubic", "bicubic", Bicubic, "bicubic"),
 )
 ROWS: dict[str, Row] = {row.name: row for row in _ALL}

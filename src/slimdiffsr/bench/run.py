@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from slimdiffsr.bench.measure import (
     quartiles,
     take_turns,
 )
+from slimdiffsr.bench.memory import check_memory
 from slimdiffsr.bench.protocol import BenchConfig, Precision, protocol
 from slimdiffsr.bench.rows import Row
 from slimdiffsr.errors import ConfigError
@@ -31,7 +31,6 @@ from slimdiffsr.upscale import pick_device
 __all__ = ["Record", "bench"]
 
 Record = dict[str, Any]  # one line of JSON
-GIB = 2**30
 
 
 def bench(
@@ -42,27 +41,40 @@ def bench(
 ) -> list[Record]:
     """Measure rows. ``keep`` gets the records of each precision as soon as they are there.
 
-    A row that fails has its reason in ``error``; the others are measured. Raises ConfigError for a
-    device that is not there, before anything is run.
+    A row that fails has its reason in ``error``; the others are measured. What a run that is
+    interrupted has timed is kept. Raises ConfigError for a device that is not there, before
+    anything is run.
     """
     device = pick_device(config.device)
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"bench measures on cpu or cuda, got {config.device}")
     about = protocol(config, device)
     counts = {row.name: _count(row, config, tell) for row in rows}
-    records = []
+    records: list[Record] = []
     for precision in config.precisions:
-        cells = _measure(rows, config, precision, device, tell)
-        done = [
-            about
-            | {"precision": precision, "batch": cell.batch}
-            | _describe(cell.row, counts[cell.row.name])
-            | _results(cell, config.out_px)
-            | _from_fresh(cell, config, precision, device, tell)
-            for cell in cells
-        ]
-        keep(done)
+        # Before this process holds the networks, so that both need not fit.
+        fresh = {
+            (row.name, batch): _from_fresh(row, batch, config, precision, device, tell)
+            for row in rows
+            for batch in config.batches
+            if not isinstance(counts[row.name], str)
+        }
+        cells = _build(rows, config, precision, device, tell)
+        seconds = config.max_minutes and config.max_minutes * 60 / len(config.precisions)
+        try:
+            take_turns(cells, config.runs, config.warmup, seconds, tell)
+        finally:
+            done = [
+                about
+                | {"precision": precision, "batch": cell.batch}
+                | _describe(cell.row, counts[cell.row.name])
+                | fresh.get((cell.row.name, cell.batch), {})
+                | _results(cell, config.out_px)
+                for cell in cells
+            ]
+            keep(done)
         records += done
+        _let_go(cells, device)
     return records
 
 
@@ -86,14 +98,14 @@ def _describe(row: Row, cost: Cost | str) -> Record:
     }
 
 
-def _measure(
+def _build(
     rows: list[Row],
     config: BenchConfig,
     precision: Precision,
     device: torch.device,
     tell: Callable[[str], None],
 ) -> list[Cell]:
-    """The cells of a precision, timed; the networks live only as long as this runs."""
+    """The cells of a precision, ready to run."""
     cells: list[Cell] = []
     networks: dict[str, nn.Module] = {}
     if device.type == "cuda":  # workspaces of cuBLAS are no row's memory
@@ -103,15 +115,15 @@ def _measure(
     for row in rows:
         tell(f"build: {row.name}, {precision}")
         cells += _cells(row, networks, config, precision, device)
-    seconds = config.max_minutes and config.max_minutes * 60 / len(config.precisions)
-    take_turns(cells, config.runs, config.warmup, seconds, tell)
+    return cells
+
+
+def _let_go(cells: list[Cell], device: torch.device) -> None:
     for cell in cells:
-        cell.sample = _gone  # lets go of the network
-    networks.clear()
+        cell.sample = _gone  # it holds the network
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    return cells
 
 
 def _cells(
@@ -124,7 +136,8 @@ def _cells(
     before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
     try:
         if row.network not in networks:
-            _check_memory(row, config, precision, device)
+            batch = max(config.batches)
+            check_memory(row, config.scale, config.out_px, batch, precision, device)
             with device:
                 module = row.build(config.scale)
             networks[row.network] = place(module, device, DTYPES[precision])
@@ -153,37 +166,6 @@ def _bytes(module: nn.Module) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def _check_memory(
-    row: Row, config: BenchConfig, precision: Precision, device: torch.device
-) -> None:
-    """Refuse a row that would not fit. Raises ConfigError, with both figures."""
-    free = free_bytes(device)
-    with torch.device("meta"):
-        parameters = sum(p.numel() for p in row.build(config.scale).parameters())
-    # Weights are made in float32 whatever they are run in.
-    mpx = max(config.batches) * config.out_px**2 / 1e6
-    width = DTYPES[precision].itemsize / 4
-    needed = 4 * parameters + row.gib_per_mpx * GIB * mpx * width
-    if free is not None and needed > free:
-        raise ConfigError(
-            f"{row.name} needs about {needed / GIB:.1f} GiB at batch {max(config.batches)}, "
-            f"{free / GIB:.1f} GiB are free: close other programs or give a smaller --batch"
-        )
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Memory that can still be had on a device; None where the system does not tell."""
-    if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept  # torch uses again what it keeps
-    try:
-        text = Path("/proc/meminfo").read_text()
-    except OSError:
-        return None
-    lines = dict(line.split(":", 1) for line in text.splitlines())
-    return int(lines["MemAvailable"].split()[0]) * 2**10
-
-
 def _results(cell: Cell, out_px: int) -> Record:
     out: Record = {"warmup": cell.warmed, "runs": len(cell.seconds), "error": cell.error}
     if cell.peak_mib is not None:
@@ -201,24 +183,24 @@ def _results(cell: Cell, out_px: int) -> Record:
 
 
 def _from_fresh(
-    cell: Cell,
+    row: Row,
+    batch: int,
     config: BenchConfig,
     precision: Precision,
     device: torch.device,
     tell: Callable[[str], None],
 ) -> Record:
     """Cold start at batch 1, and on a CPU the peak memory of any batch."""
-    row = cell.row
-    pointless = device.type == "cuda" and cell.batch > 1
-    if not config.fresh or cell.error is not None or row.steps > 1 or pointless:
+    pointless = device.type == "cuda" and batch > 1
+    if not config.fresh or row.steps > 1 or pointless:
         return {}
-    tell(f"fresh process: {row.name}, {precision}, batch {cell.batch}")
+    tell(f"fresh process: {row.name}, {precision}, batch {batch}")
     task = Task(
         row=row.name,
         source=row.source,
         scale=config.scale,
         out_px=config.out_px,
-        batch=cell.batch,
+        batch=batch,
         precision=precision,
         device=str(device),
         threads=torch.get_num_threads(),
@@ -228,4 +210,4 @@ def _from_fresh(
     except ConfigError as error:
         return {"fresh_error": explain(error)}
     out: Record = {"peak_mib": round(fresh.peak_mib, 1)} if device.type == "cpu" else {}
-    return out | ({"cold_start_s": round(fresh.cold_start_s, 3)} if cell.batch == 1 else {})
+    return out | ({"cold_start_s": round(fresh.cold_start_s, 3)} if batch == 1 else {})

@@ -168,7 +168,8 @@ def protocol_lines(records: Sequence[Record]) -> str:
     r = records[0]
     versions = [f"{k} {r[k]}" for k in ("slimdiffsr", "torch", "diffusers", "spandrel") if r.get(k)]
     clock = "CUDA events, synchronised" if r["device_type"] == "cuda" else "perf_counter"
-    cuda = f", CUDA {r['cuda']}" if r.get("cuda") else f", {r['threads']} threads"
+    threads = f", {r['threads']} thread{'s' if r['threads'] > 1 else ''} on {r['cores']} cores"
+    cuda = f", CUDA {r['cuda']}" if r.get("cuda") else threads
     limit = f", at most {r['max_minutes']:g} min" if r.get("max_minutes") else ""
     lines = [
         f"* {r['device']}{cuda}, {r['system']}, Python {r['python']}, {', '.join(versions)}; "
@@ -177,6 +178,8 @@ def protocol_lines(records: Sequence[Record]) -> str:
         f"({r['scale']}x), channels last; rows take turns, {clock}; asked for {r['asked_warmup']} "
         f"warm-ups and {r['asked_runs']} runs{limit}",
     ]
+    if r.get("load_average") is not None:
+        lines.append(f"* load average of the machine before the run: {r['load_average']:g}")
     if r.get("tf32"):
         on = {True: "on", False: "off"}
         tf32 = r["tf32"]

@@ -111,7 +111,7 @@ def _run(config: Any, names: list[str], models: list[str], json: Path | None) ->
     try:
         return measure(rows, config, keep, note)
     except KeyboardInterrupt:
-        done = "nothing" if json is None else f"in {json}: the precisions that were finished"
+        done = "nothing" if json is None else f"in {json} what was timed"
         raise InterruptedRunError(f"stopped; kept {done}") from None
 
 
