@@ -119,7 +119,7 @@ def _paper_line(paper: PaperRow, own: PaperRow, group: Sequence[Record]) -> list
     median = _show(record.get("median_s"), _ms) + ("†" if record.get("extrapolated") else "")
     return [
         paper.method,
-        f"{paper.seconds:g}",
+        f"{paper.seconds:.3f}",
         f"{paper.seconds / own.seconds:.2f}",
         f"{paper.parameters_m:g}",
         f"{paper.parameters_m / own.parameters_m:.2f}",
@@ -217,7 +217,10 @@ def _footnotes(group: Sequence[Record]) -> str:
 
 
 def _ratio(value: float | None, ours: float | None) -> str:
-    return NONE if value is None or not ours else f"{value / ours:.2f}"
+    if value is None or not ours:
+        return NONE
+    ratio = value / ours
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
 
 
 def _show(value: Any, form: Callable[[Any], str]) -> str:  # noqa: ANN401  any number or None
