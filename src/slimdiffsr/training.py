@@ -206,10 +206,19 @@ def resume(task: Task, path: Path) -> int:
         load_strict(bare(module), state["modules"][name], f"{path} ({name})")
     for name, optimizer in task.optimizers.items():
         optimizer.load_state_dict(state["optimizers"][name])
+        _lay_out_alike(optimizer)
     for name, average in task.averages.items():
         for key, value in average.weights.items():
             value.copy_(state["averages"][name][key])
     return int(state["step"])
+
+
+def _lay_out_alike(optimizer: Optimizer) -> None:
+    # Files hold plain layouts; a fused step wants the moments in that of their parameter.
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.dim() > 0:
+                state[key] = torch.empty_like(parameter).copy_(value)
 
 
 def bare(module: nn.Module) -> nn.Module:
