@@ -214,7 +214,7 @@ def test_lpips_comes_in_as_a_function_of_tensors_in_minus_one_to_one() -> None:
 
     black, white = np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8)
     metric = lpips_metric(distance)
-    sample: Any = SimpleNamespace(sr=black, hr=white)
+    sample: Any = SimpleNamespace(sr=black, truth=white)
     assert metric.compute(sample) == pytest.approx(2)
     assert [m.name for m in default_metrics(distance)] == [
         "psnr_y", "ssim_y", "lpips_squeeze", "grid_energy_db", "consistency",

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from slimdiffsr.config import LoopConfig
 from slimdiffsr.errors import DataError
+from slimdiffsr.layouts import training_images
 
 __all__ = [
     "ImageFolder",
@@ -29,7 +30,6 @@ __all__ = [
     "training_batches",
 ]
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
 MOST_RETRIES = 20
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 
@@ -50,13 +50,13 @@ class ImageFolder:
 def find_images(folders: Sequence[Path], smallest_px: int) -> ImageFolder:
     """All images below the folders whose sides reach ``smallest_px``; headers are read, not pixels.
 
-    Raises DataError when a folder is missing or nothing is left.
+    Of the published trees in ``layouts``, recognised or insisted on as in ``dota:/data/DOTA``, only
+    the training part counts. Raises DataError when a folder is missing, is not the tree that it is
+    said to be, or nothing is left.
     """
     files, weights, unreadable, too_small = [], [], [], []
     for folder in folders:
-        if not folder.is_dir():
-            raise DataError(f"no folder {folder}: give a folder of training images")
-        for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS):
+        for path in training_images(folder):
             try:
                 with Image.open(path) as image:
                     _check_8_bit(image)

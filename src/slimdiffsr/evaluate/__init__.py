@@ -27,22 +27,32 @@ from slimdiffsr.evaluate.run import (
     lpips_metric,
     restore_with,
 )
+from slimdiffsr.evaluate.testset import (
+    MadeTestset,
+    TestsetOptions,
+    make_testset,
+    open_testset,
+)
 
 __all__ = [
     "TRUTH",
     "Estimate",
     "Failure",
+    "MadeTestset",
     "Metric",
     "PairedFolder",
     "Pairs",
     "Report",
     "Restore",
     "Sample",
+    "TestsetOptions",
     "bootstrap_mean",
     "default_metrics",
     "evaluate",
     "evaluate_folder",
     "lpips_metric",
+    "make_testset",
+    "open_testset",
     "read_rgb8",
     "report_json",
     "report_markdown",

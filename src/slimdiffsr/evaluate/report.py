@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from slimdiffsr.errors import DataError
+
 __all__ = [
     "BOOTSTRAP_DRAWS",
     "Estimate",
@@ -32,9 +34,16 @@ class Sample:
     """One restored image with all that a metric may ask for, each (height, width, 3) uint8."""
 
     sr: Rgb8
-    hr: Rgb8
+    hr: Rgb8 | None  # None for real inputs without a truth
     lr: Rgb8
     scale: int
+
+    @property
+    def truth(self) -> Rgb8:
+        """``hr``, for metrics that need it. Raises DataError where there is none."""
+        if self.hr is None:
+            raise DataError("there is no true image to compare with: leave this metric out")
+        return self.hr
 
 
 @dataclass(frozen=True, slots=True)

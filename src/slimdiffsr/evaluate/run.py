@@ -50,7 +50,7 @@ def lpips_metric(
 
     def compute(sample: Sample) -> float:
         with torch.inference_mode():
-            value = distance(_to_tensor(sample.sr, device), _to_tensor(sample.hr, device))
+            value = distance(_to_tensor(sample.sr, device), _to_tensor(sample.truth, device))
         return float(value)
 
     about = "learned distance of RGB in [-1, 1], no border crop"
@@ -63,11 +63,11 @@ def default_metrics(lpips: Distance | None = None) -> tuple[Metric, ...]:
     return (
         Metric(
             "psnr_y", "higher", "dB on BT.601 Y in 16..235, data range 255, no border crop",
-            lambda s: measure.psnr_y(s.sr, s.hr),
+            lambda s: measure.psnr_y(s.sr, s.truth),
         ),
         Metric(
             "ssim_y", "higher", "BT.601 Y in 16..235, 11x11 Gaussian sigma 1.5, valid region",
-            lambda s: measure.ssim_y(s.sr, s.hr),
+            lambda s: measure.ssim_y(s.sr, s.truth),
             digits=4,
         ),
         *perceptual,
@@ -137,10 +137,10 @@ def evaluate(
         except DataError as error:
             report.failures.append(Failure(name, "", str(error)))
             continue
-        truth = Sample(hr, hr, lr, pairs.scale)
-        _score(report, name, TRUTH, truth)
+        if hr is not None:
+            _score(report, name, TRUTH, Sample(hr, hr, lr, pairs.scale))
         for model, restore in restorers.items():
-            sr = _restored(report, name, model, restore, truth)
+            sr = _restored(report, name, model, restore, (lr, hr, pairs.scale))
             if sr is not None and save_to is not None:
                 _save_png(sr, save_to / model / f"{name}.png")
     if progress is not None:
@@ -180,25 +180,27 @@ def evaluate_folder(
 
 
 def _restored(
-    report: Report, image: str, model: str, restore: Restore, truth: Sample
+    report: Report, image: str, model: str, restore: Restore, pair: tuple[Rgb8, Rgb8 | None, int]
 ) -> Rgb8 | None:
     # One restorer on one image, scored into the report; None and a failure where it cannot.
+    lr, hr, scale = pair
     try:
-        sr = restore(truth.lr)
+        sr = restore(lr)
     except Exception as error:  # a restorer may be anybody's code: one failure must not end a run
         report.failures.append(Failure(image, model, f"{type(error).__name__}: {error}"))
         return None
-    if sr.dtype != np.uint8 or sr.shape != truth.hr.shape:
-        message = f"returned {sr.shape} {sr.dtype} instead of {truth.hr.shape} uint8"
+    expected = (scale * lr.shape[0], scale * lr.shape[1], 3)
+    if sr.dtype != np.uint8 or sr.shape != expected:
+        message = f"returned {sr.shape} {sr.dtype} instead of {expected} uint8"
         report.failures.append(Failure(image, model, message))
         return None
-    _score(report, image, model, Sample(sr, truth.hr, truth.lr, truth.scale))
+    _score(report, image, model, Sample(sr, hr, lr, scale))
     return sr
 
 
 def _score(report: Report, image: str, model: str, sample: Sample) -> None:
     for metric in report.metrics:
-        if model == TRUTH and metric.uses_truth:
+        if metric.uses_truth and (model == TRUTH or sample.hr is None):
             continue
         try:
             value = float(metric.compute(sample))
