@@ -6,7 +6,6 @@ matplotlib's objects alone, drawn by Agg: no pyplot, no global state, no display
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from slimdiffsr.errors import OutputError
+from slimdiffsr.checkpoint import write_atomically
 
 __all__ = [
     "COLOURS",
@@ -64,11 +63,5 @@ def png_bytes(figure: Figure) -> bytes:
 
 def write_png(figure: Figure, path: Path) -> Path:
     """Write the figure whole or not at all; the folder is made. Raises OutputError."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(png_bytes(figure))
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(f"cannot write the figure {path}: {error.strerror}") from None
+    write_atomically(path, png_bytes(figure))
     return path
