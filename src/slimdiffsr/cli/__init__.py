@@ -9,13 +9,13 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from slimdiffsr.cli import models, scenes, testset, train
+from slimdiffsr.cli import figures, models, scenes, testset, train
 from slimdiffsr.cli.show import note, sentence
 from slimdiffsr.errors import ConfigError, InterruptedRunError, SlimDiffSRError
 
 __all__ = ["app", "main", "rio_command"]
 
-EXTRAS = {"accelerate": "train", "PIL": "train", "tensorboard": "train"}
+EXTRAS = {"accelerate": "train", "PIL": "train", "tensorboard": "train", "matplotlib": "report"}
 
 
 class _Friendly(TyperGroup):
@@ -66,6 +66,10 @@ train_app.command("prior")(train.train_prior)
 train_app.command("teacher")(train.train_teacher)
 train_app.command("student")(train.train_student)
 app.add_typer(train_app, name="train")
+
+draw_app = typer.Typer(help="Draw figures.", no_args_is_help=True)
+draw_app.command("maps")(figures.draw_maps)
+app.add_typer(draw_app, name="draw")
 
 
 def _show_version(wanted: bool) -> None:
