@@ -23,8 +23,9 @@ from slimdiffsr.errors import ConfigError, DataError, DiskFullError, OutputError
 from slimdiffsr.evaluate import (
     PairedFolder,
     TestsetOptions,
-    default_metrics,
+    choose_metrics,
     evaluate,
+    from_function,
     make_testset,
     open_testset,
 )
@@ -280,7 +281,9 @@ def test_a_changed_pixel_is_an_error_and_another_packing_is_not(
 def test_a_changed_image_does_not_lose_the_others_scores(source: Path, tmp_path: Path) -> None:
     make_testset(source, tmp_path / "set", BOTH)
     Image.new("RGB", (5, 5)).save(tmp_path / "set" / "lr_x8" / "a.png")
-    report = evaluate({"nearest": nearest}, open_testset(tmp_path / "set", 8), default_metrics())
+    report = evaluate(
+        [from_function("nearest", nearest)], open_testset(tmp_path / "set", 8), choose_metrics()
+    )
     assert set(report.scores["nearest"]["psnr_y"]) == {"b", "c"}
     assert any("lr_x8/a.png has changed" in failure.message for failure in report.failures)
 
@@ -339,11 +342,12 @@ def test_real_inputs_have_no_truth_and_only_measures_that_need_none(
     assert (pairs.names, pairs.has_truth) == (("tile_1", "tile_2"), False)
     lr, hr = pairs.read("tile_1")
     assert (lr.shape, hr) == ((48, 48, 3), None)
-    report = evaluate({"nearest": nearest}, pairs, default_metrics())
+    report = evaluate([from_function("nearest", nearest)], pairs, choose_metrics())
     assert not report.failures
-    assert not report.scores["nearest"]["psnr_y"]
-    assert len(report.scores["nearest"]["consistency"]) == 2
-    assert not report.scores["truth"]["grid_energy_db"]
+    scored = report.scores["nearest"]
+    assert sorted(scored) == ["consistency", "grid_energy_db", "shift_lr_px"]
+    assert {len(values) for values in scored.values()} == {2}
+    assert "truth" not in report.scores
     (tmp_path / "set" / "manifest.json").unlink()
     assert open_testset(tmp_path / "set", 8).describe()["truth"] == "none"
 

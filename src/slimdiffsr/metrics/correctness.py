@@ -62,9 +62,9 @@ def correctness(sr: Rgb8, hr: Rgb8, lr: Rgb8, scale: int) -> Correctness:
             f"got {sr.shape} from {lr.shape}"
         )
     edge_lr_px = _BORDER_HR_PX // scale
-    enlarged = _enlarge(_inside(lr, edge_lr_px), scale)
-    result, truth = _inside(sr, edge_lr_px * scale), _inside(hr, edge_lr_px * scale)
-    result = match_histogram(result, truth)
+    sr, hr = (_inside(image, edge_lr_px * scale) for image in (sr, hr))
+    result, truth = match_histogram(sr, hr) / 255.0, hr / 255.0
+    enlarged = _enlarge(_inside(lr, edge_lr_px) / 255.0, scale)
     reference, to_truth, to_input = (
         _fractional_difference(*images)
         for images in ((enlarged, truth), (result, truth), (result, enlarged))
@@ -78,20 +78,21 @@ def correctness(sr: Rgb8, hr: Rgb8, lr: Rgb8, scale: int) -> Correctness:
     return Correctness(*(float(share) for share in shares.mean(axis=1)))
 
 
-def match_histogram(image: Grey, template: Grey) -> Grey:
-    """``image`` with each band's values replaced by those of the same rank in ``template``.
+def match_histogram(image: Rgb8, template: Rgb8) -> Grey:
+    """``image`` with each band's levels replaced by those of the same rank in ``template``.
 
-    (h, w, bands) each. Equal values stay equal; between ranks it interpolates linearly.
+    (h, w, 3) uint8 each; the sizes may differ. Equal levels stay equal, and ranks between two of the
+    template's interpolate linearly: skimage's ``match_histograms``. Returns (h, w, 3) in [0, 255].
     """
-    matched = np.empty_like(image, dtype=np.float64)
+    matched = np.empty(image.shape, dtype=np.float64)
     for band in range(image.shape[-1]):
-        _, place, counts = np.unique(
-            image[..., band].ravel(), return_inverse=True, return_counts=True
+        counts, wanted = (
+            np.bincount(levels[..., band].ravel(), minlength=256) for levels in (image, template)
         )
-        wanted, wanted_counts = np.unique(template[..., band].ravel(), return_counts=True)
-        rank = np.cumsum(counts) / image[..., band].size
-        wanted_rank = np.cumsum(wanted_counts) / template[..., band].size
-        matched[..., band] = np.interp(rank, wanted_rank, wanted)[place].reshape(image.shape[:-1])
+        present = np.flatnonzero(wanted)
+        ranks = np.cumsum(wanted)[present] / wanted.sum()
+        table = np.interp(np.cumsum(counts) / counts.sum(), ranks, present.astype(np.float64))
+        matched[..., band] = table[image[..., band]]
     return matched
 
 
@@ -108,10 +109,9 @@ def _fractional_difference(x: Grey, y: Grey) -> Grey:
     return np.asarray((np.abs(x - y) / np.abs(x + y + _TINY)).mean(axis=-1))
 
 
-def _inside(image: Rgb8, edge_px: int) -> Grey:
-    # Without its border, in [0, 1].
+def _inside(image: Rgb8, edge_px: int) -> Rgb8:
     h, w = image.shape[:2]
-    return np.asarray(image[edge_px : h - edge_px, edge_px : w - edge_px] / 255.0)
+    return image[edge_px : h - edge_px, edge_px : w - edge_px]
 
 
 def _enlarge(image: Grey, scale: int) -> Grey:

@@ -60,8 +60,8 @@ class DISTS(nn.Module):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """a, b: RGB (n, 3, h, w) in [-1, 1]. Returns one distance an image, (n,) float32."""
         total = self.alpha.sum() + self.beta.sum()
-        texture_weights = (self.alpha / total).split(CHANNELS, dim=1)
-        structure_weights = (self.beta / total).split(CHANNELS, dim=1)
+        texture_weights = torch.split(self.alpha / total, list(CHANNELS), dim=1)
+        structure_weights = torch.split(self.beta / total, list(CHANNELS), dim=1)
         similar = a.new_zeros(len(a), dtype=torch.float32)
         levels = zip(self._levels((a + 1) / 2), self._levels((b + 1) / 2), strict=True)
         for level, (x, y) in enumerate(levels):
