@@ -5,7 +5,6 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 from scipy import stats
-from torch import Tensor
 
 from slimdiffsr.errors import DataError, OutputError, ScaleError
 from slimdiffsr.evaluate import (
@@ -27,11 +25,10 @@ from slimdiffsr.evaluate import (
     Report,
     Store,
     bootstrap_mean,
-    default_metrics,
+    choose_metrics,
     evaluate,
     from_function,
     from_network,
-    lpips_metric,
     pool,
     read_rgb8,
     report_json,
@@ -62,7 +59,7 @@ def broken_on(width_lr_px: int) -> Callable[[Rgb8], Rgb8]:
 
 def score(restorers: dict[str, Callable[[Rgb8], Rgb8]], lr: Path, hr: Path) -> Report:
     methods = [from_function(name, restore) for name, restore in restorers.items()]
-    return evaluate(methods, PairedFolder.open(lr, hr), default_metrics())
+    return evaluate(methods, PairedFolder.open(lr, hr), choose_metrics())
 
 
 class Counting:
@@ -203,7 +200,7 @@ def test_a_metric_that_fails_or_gives_nan_is_noted_and_the_rest_stands(
         raise ValueError("too small")
 
     metrics = (
-        *default_metrics(),
+        *choose_metrics(),
         Metric("nan", "lower", "", lambda _: float("nan")),
         Metric("unwell", "lower", "", unwell),
     )
@@ -224,13 +221,13 @@ def test_nothing_scored_at_all_is_an_error(folders: tuple[Path, Path]) -> None:
         score({}, *folders)
     twice = [from_function("one", nearest)] * 2
     with pytest.raises(DataError, match="model names must differ, got one, one"):
-        evaluate(twice, PairedFolder.open(*folders), default_metrics())
+        evaluate(twice, PairedFolder.open(*folders), choose_metrics())
 
 
 def test_a_model_whose_scale_does_not_fit_the_set_is_an_error(folders: tuple[Path, Path]) -> None:
     eight = Method("eight", lambda rgb, _: rgb, scale=8)
     with pytest.raises(ScaleError, match=r"eight enlarges 8 times, but .* 4x: .*--scale 8"):
-        evaluate([eight], PairedFolder.open(*folders), default_metrics())
+        evaluate([eight], PairedFolder.open(*folders), choose_metrics())
 
 
 def test_the_truth_has_a_row_for_metrics_that_need_no_truth(folders: tuple[Path, Path]) -> None:
@@ -245,8 +242,8 @@ def test_the_truth_has_a_row_for_metrics_that_need_no_truth(folders: tuple[Path,
 def test_a_set_without_truth_has_only_metrics_that_need_none(folders: tuple[Path, Path]) -> None:
     lr_files = PairedFolder.open(*folders).lr_files
     pairs = PairedFolder(lr_files, {}, 4, about={"name": "real"})
-    report = evaluate([from_function("nearest", nearest)], pairs, default_metrics())
-    assert [m.name for m in report.metrics] == ["grid_energy_db", "consistency"]
+    report = evaluate([from_function("nearest", nearest)], pairs, choose_metrics())
+    assert [m.name for m in report.metrics] == ["grid_energy_db", "consistency", "shift_lr_px"]
     assert TRUTH not in report.scores
     estimate = report.estimate("nearest", "consistency")
     assert estimate is not None
@@ -258,20 +255,6 @@ def test_a_set_without_truth_has_only_metrics_that_need_none(folders: tuple[Path
 def test_names_that_cannot_be_a_folder_are_errors(name: str) -> None:
     with pytest.raises(DataError, match="cannot be named"):
         from_function(name, nearest)
-
-
-def test_lpips_comes_in_as_a_function_of_tensors_in_minus_one_to_one() -> None:
-    def distance(a: Tensor, b: Tensor) -> Tensor:
-        assert a.shape == b.shape == (1, 3, 4, 4)
-        return (a - b).abs().mean()
-
-    black, white = np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8)
-    metric = lpips_metric(distance)
-    sample: Any = SimpleNamespace(sr=black, truth=white)
-    assert metric.compute(sample) == pytest.approx(2)
-    assert [m.name for m in default_metrics(distance)] == [
-        "psnr_y", "ssim_y", "lpips_squeeze", "grid_energy_db", "consistency",
-    ]  # fmt: skip
 
 
 def test_a_network_becomes_a_function_of_images_that_rounds_and_clamps() -> None:
@@ -360,7 +343,7 @@ def test_several_sets_have_a_table_each_and_one_over_all_images(
     for name, names in (("one", "a"), ("two", "bc")):
         lr, hr = ({n: files[n] for n in names} for files in (pairs.lr_files, pairs.hr_files))
         part = PairedFolder(lr, hr, 4, about={"name": name})
-        reports.append(evaluate([from_function("nearest", nearest)], part, default_metrics()))
+        reports.append(evaluate([from_function("nearest", nearest)], part, choose_metrics()))
     whole = score({"nearest": nearest}, *folders)
     pooled = pool(reports)
     assert pooled.estimate("nearest", "psnr_y") == whole.estimate("nearest", "psnr_y")
@@ -380,7 +363,7 @@ def test_several_sets_have_a_table_each_and_one_over_all_images(
 def test_progress_counts_images_times_methods(folders: tuple[Path, Path]) -> None:
     calls: list[Progress] = []
     methods = [from_function("one", nearest), from_function("two", nearest)]
-    evaluate(methods, PairedFolder.open(*folders), default_metrics(), progress=calls.append)
+    evaluate(methods, PairedFolder.open(*folders), choose_metrics(), progress=calls.append)
     assert [call.done for call in calls] == list(range(7))
     assert {call.total for call in calls} == {6}
     assert [call.method for call in calls][:3] == ["one", "two", "one"]
@@ -392,7 +375,7 @@ def test_progress_counts_images_times_methods(folders: tuple[Path, Path]) -> Non
 
 def run_stored(folders: tuple[Path, Path], out: Path, counting: Counting, **more: Any) -> Report:
     with Store.open(out / "scores.jsonl") as store:
-        metrics = more.pop("metrics", default_metrics())
+        metrics = more.pop("metrics", choose_metrics())
         pairs = PairedFolder.open(*folders)
         return evaluate([counting.method], pairs, metrics, store=store, **more)
 
@@ -411,7 +394,7 @@ def test_what_is_scored_is_kept_and_the_same_report_comes_out(
 
         return dataclasses.replace(metric, compute=compute)
 
-    metrics = [counted(metric) for metric in default_metrics()]
+    metrics = [counted(metric) for metric in choose_metrics()]
     assert run_stored(folders, tmp_path, again, metrics=metrics).scores == report.scores
     assert (first.calls, again.calls, scored) == (["a", "b", "c"], [], [])
 
@@ -460,7 +443,7 @@ def test_changed_weights_data_or_metrics_are_measured_again_and_nothing_else(
     assert report.scores == fresh.scores
     metric = Metric("mean", "higher", "", lambda s: float(s.sr.mean()), uses_truth=False)
     more = Counting()
-    run_stored(folders, tmp_path, more, metrics=[*default_metrics(), metric])
+    run_stored(folders, tmp_path, more, metrics=[*choose_metrics(), metric])
     assert more.calls == ["a", "b", "c"]
 
 

@@ -12,18 +12,23 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from slimdiffsr.cli.options import DeviceOption, LpipsOption
+from slimdiffsr.cli.options import DeviceOption
 from slimdiffsr.cli.show import note
 from slimdiffsr.errors import ConfigError, InterruptedRunError, ScaleError
 
 if TYPE_CHECKING:
-    from slimdiffsr.evaluate import Method, Metric, PairedFolder, Report
+    from slimdiffsr.evaluate import Method, PairedFolder, Report
     from slimdiffsr.evaluate import Progress as Step
 
 __all__ = ["evaluate"]
 
 LARGEST_HR_PX = 512  # larger images are shown in part in the HTML report
 CROPPED_IMAGES = 3  # rows of crops.png
+METRIC_HELP = (
+    "psnr_y, ssim_y, lpips_alex, lpips_vgg, lpips_squeeze, dists, niqe, musiq, maniqa, clipiqa; "
+    "repeat. Default: the first two, and those whose weights are given. Measures of trust are "
+    "always taken."
+)
 
 
 def evaluate(
@@ -66,9 +71,10 @@ def evaluate(
     device: DeviceOption = "auto",
 ) -> None:
     """Compare models, peers and ready outputs on test sets: tables, crops, and an HTML report."""
-    from slimdiffsr.evaluate import Store, pool, report_markdown, write_tables
+    from slimdiffsr.evaluate import Store, choose_metrics, pool, report_markdown, write_tables
     from slimdiffsr.evaluate import evaluate as run
     from slimdiffsr.evaluate.store import STORE_FILE
+    from slimdiffsr.upscale import pick_device
 
     loaded = _load(model or [], peer or [], scale, device, colour)
     found = _find_scale(scale, [method for _, method in loaded if method is not None], data)
@@ -76,7 +82,7 @@ def evaluate(
     methods = _methods(loaded, sets[0].scale, device, colour)
     if not methods and not outputs:
         raise ConfigError("nothing to compare: give --model, --peer or --outputs")
-    metrics = _choose_metrics(metric, lpips, device)
+    metrics = choose_metrics(metric, lpips=lpips, weights=weights, device=pick_device(device))
     reports: list[Report] = []
     try:
         with Store.open(out / STORE_FILE) as store:
@@ -189,17 +195,6 @@ def _ready(outputs: list[str], set_name: str) -> list[Method]:
         own = Path(folder) / set_name
         methods.append(ready_outputs(name, own if own.is_dir() else Path(folder)))
     return methods
-
-
-def _choose_metrics(names: list[str] | None, lpips: Path | None, device: str) -> list[Metric]:
-    from slimdiffsr.evaluate import default_metrics
-
-    distance = None
-    if lpips is not None:
-        from slimdiffsr.stages import load_lpips
-
-        distance = load_lpips(lpips)
-    return list(default_metrics(distance))
 
 
 def _draw(

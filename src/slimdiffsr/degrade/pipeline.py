@@ -47,9 +47,9 @@ def degrade(hr: Tensor, recipe: Recipe, rngs: Sequence[torch.Generator]) -> Tens
     in any batch, in any order and on any number of workers.
 
     Args:
-        hr: (b, 3, h, w) in [0, 1]; h and w multiples of ``recipe.scale``. With float64 all machines
-            agree to the bit; float32 is twice as fast, and rounds a few pixels in 10,000 otherwise
-            on a CPU with other vector instructions. The two draw different noise.
+        hr: (b, 3, h, w) in [0, 1]; h and w multiples of ``recipe.scale``. float64 gives the same
+            bits on all CPUs; float32 takes two thirds of the time, but a few levels in 10,000
+            hang on the CPU's vector instructions. The two draw different noise.
         recipe: every range and probability.
         rngs: b generators, see ``image_generator``; they advance.
 

@@ -4,7 +4,8 @@ A method makes of an 8-bit image one of ``scale`` times its size: a model of our
 network, or a folder of ready outputs.
 """
 
-from slimdiffsr.evaluate.measures import default_metrics, lpips_metric
+from slimdiffsr.evaluate.distances import lpips_metric
+from slimdiffsr.evaluate.measures import METRIC_NAMES, choose_metrics
 from slimdiffsr.evaluate.methods import Method, from_function, from_network, our_model
 from slimdiffsr.evaluate.pairs import (
     PairedFolder,
@@ -32,6 +33,7 @@ from slimdiffsr.evaluate.testset import (
 )
 
 __all__ = [
+    "METRIC_NAMES",
     "TRUTH",
     "Estimate",
     "Failure",
@@ -46,7 +48,7 @@ __all__ = [
     "Store",
     "TestsetOptions",
     "bootstrap_mean",
-    "default_metrics",
+    "choose_metrics",
     "evaluate",
     "from_function",
     "from_network",

@@ -123,9 +123,6 @@ class PairedFolder:
             "scale": str(self.scale),
             "truth": "yes" if self.has_truth else "none",
             "sha256": total.hexdigest(),
-            "checked": "pixels, against the manifest"
-            if self.pixels
-            else "no, there is no manifest",
         }
 
     def _read_checked(self, path: Path) -> Rgb8:

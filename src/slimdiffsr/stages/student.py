@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 from collections.abc import Callable
 from functools import partial
@@ -48,12 +47,12 @@ def train_student(
     task = StudentTask(config, paths, run.accelerator)
     result = train(
         config, task, run.batches, paths.out, run.accelerator,
-        max_minutes=max_minutes, on_progress=on_progress,
+        max_minutes=max_minutes, on_progress=on_progress, files_of=run.files_of,
     )  # fmt: skip
     if run.accelerator.is_main_process:
         about = {"step": str(result.step), "train_config": json.dumps(to_dict(config))}
         save_model(paths.out / "model.safetensors", task.averaged(), config.model, about)
-    return dataclasses.replace(result, unreadable=result.unreadable + run.unreadable)
+    return run.count(result)
 
 
 def find_teacher(config: TrainConfig, paths: RunPaths) -> Teacher | None:
@@ -93,9 +92,7 @@ class StudentTask:
         self.config = config
         self.accelerator = accelerator
         device = accelerator.device
-        lpips = load_lpips(paths.lpips)
-        if isinstance(lpips, nn.Module):
-            lpips.to(device)
+        lpips = load_lpips(paths.lpips, config.loss.lpips_net).to(device)
         teacher = find_teacher(config, paths)
         self.student = first_student(config, paths, teacher)
         self.student.unet.checkpointing = config.checkpointing
