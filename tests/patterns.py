@@ -27,7 +27,7 @@ def reduced(hr: Rgb8, scale: int) -> Rgb8:
 
 def repeated(lr: Rgb8, scale: int) -> Rgb8:
     """Each pixel scale x scale times."""
-    return lr.repeat(scale, axis=0).repeat(scale, axis=1)
+    return np.repeat(np.repeat(lr, scale, axis=0), scale, axis=1)
 
 
 def results(hr: Rgb8, scale: int) -> dict[str, Rgb8]:
