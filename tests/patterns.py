@@ -22,7 +22,7 @@ def reduced(hr: Rgb8, scale: int) -> Rgb8:
     """Averages of blocks, rounded down."""
     h, w = (side // scale for side in hr.shape[:2])
     blocks = hr[: h * scale, : w * scale].reshape(h, scale, w, scale, 3).astype(np.int64)
-    return (blocks.sum(axis=(1, 3)) // scale**2).astype(np.uint8)
+    return np.asarray(blocks.sum(axis=(1, 3)) // scale**2, dtype=np.uint8)
 
 
 def repeated(lr: Rgb8, scale: int) -> Rgb8:

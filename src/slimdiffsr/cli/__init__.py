@@ -9,7 +9,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from slimdiffsr.cli import figures, models, scenes, testset, train
+from slimdiffsr.cli import evaluate, figures, models, scenes, testset, train
 from slimdiffsr.cli.show import note, sentence
 from slimdiffsr.errors import ConfigError, InterruptedRunError, SlimDiffSRError
 
@@ -59,7 +59,7 @@ app.command()(models.interpolate)
 app.command("merge-teacher")(models.merge_teacher)
 app.command("make-testset")(testset.make_testset)
 app.command("import-dists")(testset.import_dists)
-app.command()(models.evaluate)
+app.command()(evaluate.evaluate)
 
 train_app = typer.Typer(help="Train models.", no_args_is_help=True)
 train_app.command("uncertainty")(train.train_uncertainty)

@@ -147,13 +147,14 @@ class _Run:
         self.score(method.name, images, sr, sr_sha)
 
     def score(self, row: str, images: _Images, sr: Rgb8 | None, sr_sha: str) -> None:
-        # sr may be None where all scores are known.
+        # sr may be None where all scores are known. One sample for all: some share their work.
+        sample = None if sr is None else Sample(sr, images.hr, images.lr, self.report.scale)
         for metric in self.report.metrics:
             if metric.uses_truth and row == TRUTH:
                 continue
             value = self._known(metric, sr_sha, images)
-            if value is None and sr is not None:
-                value = self._measured(metric, row, images, sr, sr_sha)
+            if value is None and sample is not None:
+                value = self._measured(metric, row, images, sample, sr_sha)
             if value is not None:
                 self.report.scores[row][metric.name][images.name] = value
 
@@ -162,9 +163,8 @@ class _Run:
         return self.store.score(metric.identity, self.report.scale, compared)
 
     def _measured(
-        self, metric: Metric, row: str, images: _Images, sr: Rgb8, sr_sha: str
+        self, metric: Metric, row: str, images: _Images, sample: Sample, sr_sha: str
     ) -> float | None:
-        sample = Sample(sr, images.hr, images.lr, self.report.scale)
         try:
             value = float(metric.compute(sample))
             if np.isnan(value):

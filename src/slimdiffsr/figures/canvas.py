@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ __all__ = [
     "Rgb8",
     "new_figure",
     "png_bytes",
-    "show_image",
     "write_png",
 ]
 
@@ -37,19 +36,16 @@ INK = "#222222"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
-def new_figure(width_in: float, height_in: float) -> Figure:
-    """An empty figure whose parts make room for each other; sizes in inches."""
-    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="compressed")
+def new_figure(
+    width_in: float, height_in: float, layout: Literal["constrained", "compressed"] = "compressed"
+) -> Figure:
+    """An empty figure whose parts make room for each other; sizes in inches.
+
+    layout: compressed closes the gaps that images of fixed shape leave.
+    """
+    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)
     return figure
-
-
-def show_image(axes: Axes, rgb: Rgb8, title: str = "") -> None:
-    """An image (h, w, 3), pixels left as they are, without axes."""
-    axes.imshow(rgb, interpolation="nearest")
-    axes.set_axis_off()
-    if title:
-        axes.set_title(title, fontsize=8, color=INK)
 
 
 def png_bytes(figure: Figure) -> bytes:
