@@ -58,6 +58,7 @@ app.command("import-lpips")(models.import_lpips)
 app.command()(models.interpolate)
 app.command("merge-teacher")(models.merge_teacher)
 app.command("make-testset")(testset.make_testset)
+app.command("import-dists")(testset.import_dists)
 app.command()(evaluate.evaluate)
 
 train_app = typer.Typer(help="Train models.", no_args_is_help=True)

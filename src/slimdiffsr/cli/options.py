@@ -51,7 +51,13 @@ CodecFolderOption = Annotated[
     Path | None, typer.Option(help="Folder with the autoencoder's weights; default: from the hub.")
 ]
 FrozenCodecOption = Annotated[str, typer.Option("--codec", help="taesd or kl.")]
-DataOption = Annotated[list[Path], typer.Option(help="Folder of sharp images; repeat for more.")]
+DataOption = Annotated[
+    list[Path],
+    typer.Option(
+        help="Folder of sharp images; repeat for more. Of AID, NWPU-RESISC45, DOTA, DIOR and "
+        "Real-RefRSSRD, known by their folders, only the training part; dota:FOLDER insists."
+    ),
+]
 OutOption = Annotated[Path, typer.Option(help="Folder of the run; the same again resumes.")]
 ValidationOption = Annotated[Path | None, typer.Option(help="Folder of sharp images.")]
 StartOption = Annotated[Path | None, typer.Option(help="Weights to start from.")]

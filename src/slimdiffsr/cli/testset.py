@@ -1,4 +1,4 @@
-"""The command that makes test sets."""
+"""Commands that prepare a comparison: make-testset, import-dists."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from slimdiffsr.cli.options import refuse_existing
 from slimdiffsr.cli.show import note
 
-__all__ = ["make_testset"]
+__all__ = ["import_dists", "make_testset"]
 
 LAYOUT_HELP = (
     "aid, nwpu, dota, dior, real-refrssrd or folder; default: recognised by its folders and names."
@@ -59,3 +60,16 @@ def make_testset(
     print(out)
     if done.left_out:
         raise typer.Exit(1)
+
+
+def import_dists(
+    weights: Annotated[Path, typer.Argument(help="The authors' weights.pt: alpha and beta.")],
+    vgg: Annotated[Path, typer.Argument(help="LPIPS over VGG16, of import-lpips --net vgg.")],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+) -> None:
+    """Join the two parts of DISTS, for evaluate --metric dists."""
+    from slimdiffsr.evaluate.distances import import_dists
+
+    refuse_existing(target, overwrite)
+    print(f"{target}  sha256 {import_dists(weights, vgg, target)}")

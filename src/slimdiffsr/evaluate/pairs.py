@@ -117,6 +117,7 @@ class PairedFolder:
             files = (self.lr_files[name], *([self.hr_files[name]] if self.has_truth else []))
             total.update(" ".join((name, *map(self._digest, files), "\n")).encode())
         return {
+            "name": "pairs",
             "checked": "no, there is no manifest",
             **self.about,
             "n": str(len(self.names)),

@@ -35,7 +35,9 @@ def ssim_y(sr: Rgb8, hr: Rgb8) -> float:
     Wang et al. 2004, IEEE TIP 13(4), Eq. 13, with the reference MATLAB settings: 11x11 Gaussian
     window of sigma 1.5, K1 = 0.01, K2 = 0.03, biased moments, mean over the valid region only (the
     5 px next to each border have no full window). Data range 255, BT.601 Y in 16..235, no other
-    border crop, no prior shrinking, symmetric in its arguments.
+    border crop, no prior shrinking, symmetric in its arguments. scikit-image and BasicSR agree;
+    pyiqa counts windows that anti-correlate as 0, which made a mean of 0.5925 of our 0.5921
+    (bicubic on 48 NAIP images at 4x).
 
     Raises:
         DataError: sizes differ, an image is not (h, w, 3) uint8, or a side is under 11 px.
