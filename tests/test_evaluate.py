@@ -325,6 +325,15 @@ def test_the_best_mean_is_bold_unless_two_share_it(folders: tuple[Path, Path]) -
     assert "**" not in report_markdown([score({"one": nearest, "two": nearest}, *folders)])
 
 
+def test_a_mean_that_beats_the_true_images_is_not_bold(folders: tuple[Path, Path]) -> None:
+    metric = Metric("mean", "lower", "", lambda s: float(s.sr.mean()), uses_truth=False)
+    methods = [from_function("darker", lambda lr: nearest(lr) // 2)]
+    methods.append(from_function("brighter", lambda lr: nearest(lr) // 2 + np.uint8(100)))
+    darkest = evaluate(methods, PairedFolder.open(*folders), [metric])
+    assert darkest.best(metric) is None
+    assert evaluate(methods[1:], PairedFolder.open(*folders), [metric]).best(metric) == "brighter"
+
+
 def test_a_perfect_method_gives_an_infinite_psnr_that_json_can_hold(
     folders: tuple[Path, Path],
 ) -> None:

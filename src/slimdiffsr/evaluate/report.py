@@ -108,17 +108,21 @@ class Report:
         return bootstrap_mean(np.array(values)) if values else None
 
     def best(self, metric: Metric) -> str | None:
-        """The model with the best mean, to the digits shown; None if there is none or a tie."""
-        means = {
-            model: round(estimate.mean, metric.digits)
+        """The model with the best mean, to the digits shown; None if there is none or a tie.
+
+        And none where it would beat the true images: there less, or more, is no longer better.
+        """
+        sign = 1 if metric.better == "higher" else -1
+        goodness = {
+            model: sign * round(estimate.mean, metric.digits)
             for model in self.scores
-            if model != TRUTH and (estimate := self.estimate(model, metric.name)) is not None
+            if (estimate := self.estimate(model, metric.name)) is not None
         }
-        if not means:
+        truth = goodness.pop(TRUTH, float("inf"))
+        winners = [m for m, value in goodness.items() if value == max(goodness.values())]
+        if len(winners) != 1 or goodness[winners[0]] > truth:
             return None
-        wanted = (max if metric.better == "higher" else min)(means.values())
-        winners = [model for model, mean in means.items() if mean == wanted]
-        return winners[0] if len(winners) == 1 else None
+        return winners[0]
 
 
 def pool(reports: Sequence[Report]) -> Report:

@@ -48,7 +48,10 @@ def report_markdown(reports: Sequence[Report]) -> str:
         if len(reports) > 1:
             lines += [f"## {report.name}", ""]
         lines += [*_table(report), ""]
-    lines += ["Mean over images [95 % bootstrap interval]; the best mean is bold.", ""]
+    lines += [
+        "Mean over images [95 % bootstrap interval]; bold: the best that does not beat the truth.",
+        "",
+    ]
     failures = _failures(reports)
     if failures:
         lines += [f"Not scored ({len(failures)}):", ""]
