@@ -202,11 +202,11 @@ def test_figures_label_every_column_image_and_bar(teacher: Teacher, student: Any
     guidance = draw_guidance(shown, [guidance_maps(teacher, s.lr, s.hr, 4) for s in shown])
     features = draw_features(shown, [teacher_features(teacher, s.lr, s.hr, 4) for s in shown])
     maps = [attention_maps(student, s.lr) for s in shown]
-    attention = draw_attention(shown, maps, [2, 0])
+    attention = draw_attention(shown, maps, [2, 0], "up_blocks.1")
     words = {
         guidance: ("input", "truth", "uncertainty", "timestep", "one", "two", "timestep t*"),
         features: ("up block 1\nfixed", "up block 0\nadaptive", "in standard deviations"),
-        attention: ("query 2", "query 0", "mean of all", "looking everywhere alike"),
+        attention: ("query 2", "query 0", "mean of all", "attention of up_blocks.1, times"),
     }
     for figure, expected in words.items():
         texts = [

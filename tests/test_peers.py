@@ -215,6 +215,7 @@ def test_weights_of_known_architectures_run_as_spandrel_runs_them(
     method = load_peer(PeerFile(tmp_path / "peer.pth", "peer"), "cpu")
     assert method.scale == 4
     assert kind in method.about.lower()
+    assert "padded to what the architecture needs" in method.about
     lr = picture(16, 24)
     module.eval()
     direct = from_network(lambda x: module(x / 2 + 0.5).clamp(0, 1) * 2 - 1)(lr)

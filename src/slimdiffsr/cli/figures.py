@@ -203,7 +203,7 @@ def _student_figures(
     source: str, shown: Sequence[Shown], block: str | None, query: list[int] | None, device: str
 ) -> dict[str, Figure]:
     from slimdiffsr.checkpoint import load_model
-    from slimdiffsr.figures.inside import attention_maps, choose_queries
+    from slimdiffsr.figures.inside import attention_blocks, attention_maps, choose_queries
     from slimdiffsr.figures.maps import draw_attention
     from slimdiffsr.upscale import pick_device
 
@@ -212,7 +212,8 @@ def _student_figures(
     queries = query or choose_queries(maps, 6)
     if not all(0 <= q < len(maps[0]) for q in queries):
         raise ConfigError(f"--query must be in 0..{len(maps[0]) - 1}, got {queries}")
-    return {"attention.png": draw_attention(shown, maps, queries)}
+    name = block or list(attention_blocks(model))[-1]
+    return {"attention.png": draw_attention(shown, maps, queries, name)}
 
 
 def _teacher_figures(

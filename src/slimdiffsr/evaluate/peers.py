@@ -104,10 +104,10 @@ def load_peer(peer: PeerFile, device: str = "auto") -> Method:
     scale = loaded.scale or _find_scale(peer.path, net, side, chosen)
     digest = file_sha256(peer.path)
     how = "whole images" if tile_lr_px is None else f"tiles of {tile_lr_px} px"
-    settings = (
-        f"{scale}x, {how}, range {values}, padded to multiples of {peer.multiple_lr_px} px, "
-        f"float32 on {chosen.type}"
-    )
+    padding = f"multiples of {peer.multiple_lr_px} px"
+    if loaded.scale is not None and peer.multiple_lr_px == 1:
+        padding = "what the architecture needs"
+    settings = f"{scale}x, {how}, range {values}, padded to {padding}, float32 on {chosen.type}"
     return Method(
         peer.name,
         _whole(net, scale, peer.multiple_lr_px, chosen)

@@ -35,14 +35,15 @@ class Store:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             former = path.read_text(encoding="utf-8") if path.exists() else ""
-            with path.open("a", encoding="utf-8") as file:
-                if former and not former.endswith("\n"):
-                    file.write("\n")  # ends the torn line
-                store = cls(file)
-                store._take_over(former)
-                yield store
+            file = path.open("a", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror}") from None
+        with file:
+            store = cls(file)
+            if former and not former.endswith("\n"):
+                store._write("\n")  # ends the torn line
+            store._take_over(former)
+            yield store
 
     def output(self, method: str, lr: str) -> str | None:
         """The hash of what a method made of an input; both by their hashes."""
@@ -68,11 +69,18 @@ class Store:
         if self._known.get(key) == value:
             return
         self._known[key] = value
-        if self._file is not None:
-            # Not "NaN" nor "Infinity", which JSON does not have; float() reads "inf" again.
-            plain = str(value) if value in (float("inf"), float("-inf")) else value
-            self._file.write(json.dumps({"key": key, "value": plain, **about}) + "\n")
+        # Not "Infinity", which JSON does not have; float() reads "inf" again.
+        plain = str(value) if value in (float("inf"), float("-inf")) else value
+        self._write(json.dumps({"key": key, "value": plain, **about}) + "\n")
+
+    def _write(self, text: str) -> None:
+        if self._file is None:
+            return
+        try:
+            self._file.write(text)
             self._file.flush()
+        except OSError as error:
+            raise OutputError(f"cannot write {self._file.name}: {error.strerror}") from None
 
     def _take_over(self, text: str) -> None:
         for line in text.splitlines():

@@ -72,10 +72,12 @@ def draw_features(images: Sequence[Shown], features: Sequence[Mapping[str, Featu
     return figure
 
 
-def draw_attention(images: Sequence[Shown], maps: Sequence[Map], queries: Sequence[int]) -> Figure:
+def draw_attention(
+    images: Sequence[Shown], maps: Sequence[Map], queries: Sequence[int], block: str
+) -> Figure:
     """Where single queries look, and all of them on average, laid over the input (Fig. 16).
 
-    maps: of ``attention_maps``. Colours are logarithmic, one scale over all panels: 1 where a query
+    block: whose attention it is. maps: of ``attention_maps``. Colours are logarithmic, one scale over all panels: 1 where a query
     looks no more than anywhere else.
     """
     titles = ["input", *(f"query {query}" for query in queries), "mean of all"]
@@ -94,7 +96,8 @@ def draw_attention(images: Sequence[Shown], maps: Sequence[Map], queries: Sequen
                 panel, cmap=HEAT_MAP, norm=norm, interpolation="nearest", extent=extent, alpha=0.7
             )
     every = [axes for row in grid for axes in row[1:]]
-    bar = _colour_bar(figure, drawn, every, "attention, times that of looking everywhere alike")
+    label = f"attention of {block}, times that of looking everywhere alike"
+    bar = _colour_bar(figure, drawn, every, label)
     ticks = [2.0**power for power in range(-3, 7) if low <= 2.0**power <= high]
     bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks], minor=False)
     bar.minorticks_off()
