@@ -69,6 +69,9 @@ train_app.command("student")(train.train_student)
 app.add_typer(train_app, name="train")
 
 draw_app = typer.Typer(help="Draw figures.", no_args_is_help=True)
+draw_app.command("crops")(figures.draw_crops)
+draw_app.command("cost")(figures.draw_cost)
+draw_app.command("radar")(figures.draw_radar)
 draw_app.command("maps")(figures.draw_maps)
 app.add_typer(draw_app, name="draw")
 

@@ -14,13 +14,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from slimdiffsr.cli.options import DeviceOption
 from slimdiffsr.cli.show import note
-from slimdiffsr.errors import ConfigError, InterruptedRunError, ScaleError
+from slimdiffsr.errors import ConfigError, DataError, InterruptedRunError, ScaleError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from slimdiffsr.evaluate import Method, PairedFolder, Report
     from slimdiffsr.evaluate import Progress as Step
+    from slimdiffsr.figures.detail import Box
 
-__all__ = ["evaluate"]
+__all__ = ["crops_figure", "evaluate", "open_sets"]
 
 LARGEST_HR_PX = 512  # larger images are shown in part in the HTML report
 CROPPED_IMAGES = 3  # rows of crops.png
@@ -56,10 +59,12 @@ def evaluate(
     scale: Annotated[
         int | None, typer.Option("--scale", "-s", help="Default: the models' or the data's.")
     ] = None,
-    metric: Annotated[
-        list[str] | None, typer.Option(help="Repeat; default: all there are.")
+    metric: Annotated[list[str] | None, typer.Option(help=METRIC_HELP)] = None,
+    lpips: Annotated[Path | None, typer.Option(help="LPIPS weights, .safetensors.")] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Folder with lpips_alex.safetensors and so on, and dists.safetensors."),
     ] = None,
-    lpips: LpipsOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many images of a set.")] = None,
     pictures: Annotated[int, typer.Option(min=0, help="Pictures in the HTML report.")] = 24,
     save_outputs: Annotated[
@@ -78,7 +83,7 @@ def evaluate(
 
     loaded = _load(model or [], peer or [], scale, device, colour)
     found = _find_scale(scale, [method for _, method in loaded if method is not None], data)
-    sets = [_first(pairs, limit) for pairs in _open(data or [], lr, hr, found)]
+    sets = [_first(pairs, limit) for pairs in open_sets(data or [], lr, hr, found)]
     methods = _methods(loaded, sets[0].scale, device, colour)
     if not methods and not outputs:
         raise ConfigError("nothing to compare: give --model, --peer or --outputs")
@@ -156,9 +161,10 @@ def _find_scale(scale: int | None, methods: list[Method], data: list[Path] | Non
     return int(there[0].name.removeprefix("lr_x")) if there else None
 
 
-def _open(
+def open_sets(
     data: list[Path], lr: Path | None, hr: Path | None, scale: int | None
 ) -> list[PairedFolder]:
+    """Test sets at a scale, or one pair of folders. Raises ConfigError and DataError."""
     from slimdiffsr.evaluate import PairedFolder, open_testset
 
     if bool(data) == (lr is not None and hr is not None):
@@ -217,6 +223,40 @@ def _draw(
     write_atomically(out / "report.html", page.html)
     size = f"{len(page.html) / 1e6:.1f} MB, {page.pictures} of {page.images} images"
     note(f"{out / 'report.html'}: {size}")
+    try:
+        from slimdiffsr.figures.canvas import write_png
+    except ModuleNotFoundError as error:
+        note(f"no crops.png without {error.name}: pip install 'slimdiffsr[report]'")
+        return
+    for pairs, report in sets:
+        names = spread(pairs.names, CROPPED_IMAGES)
+        name = "crops.png" if len(sets) == 1 else f"crops_{report.name}.png"
+        note(str(write_png(crops_figure(pairs, report, out, names), out / name)))
+
+
+def crops_figure(
+    pairs: PairedFolder,
+    report: Report,
+    out: Path,
+    names: list[str],
+    box: Box | None = None,
+) -> Figure:
+    """Images of a report side by side; out: the report's folder. Raises DataError."""
+    from slimdiffsr.evaluate.pictures import captions, read_pictures
+    from slimdiffsr.figures.crops import Comparison, draw_crops
+
+    pictures = list(read_pictures(pairs, report, out / "outputs" / report.name, names))
+    if not pictures:
+        raise DataError(f"none of {', '.join(names)} can be shown: no outputs in {out / 'outputs'}")
+    likeness = [m.name for m in report.metrics if m.name.startswith(("psnr", "lpips", "dists"))][:2]
+    return draw_crops(
+        [
+            Comparison(
+                p.name, p.lr, p.scale, p.results, captions(report, p.name, likeness, "\n"), box
+            )
+            for p in pictures
+        ]
+    )
 
 
 @contextmanager

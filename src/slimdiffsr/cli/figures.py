@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slimdiffsr.cli.options import DeviceOption
+from slimdiffsr.cli.options import DeviceOption, integers
 from slimdiffsr.errors import ConfigError, DataError, ScaleError
 
 if TYPE_CHECKING:
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from slimdiffsr.evaluate import Metric, Report
     from slimdiffsr.figures.canvas import Rgb8
     from slimdiffsr.figures.maps import Shown
 
-__all__ = ["draw_maps"]
+__all__ = ["draw_cost", "draw_crops", "draw_maps", "draw_radar"]
 
 
 def draw_maps(
@@ -54,6 +56,147 @@ def draw_maps(
         figures |= _teacher_figures(teacher, _read(images, hr, scale, crop), scale, device)
     for name, figure in figures.items():
         print(write_png(figure, out / name))
+
+
+def draw_crops(
+    report: Annotated[Path, typer.Argument(help="Folder that evaluate wrote, with its outputs.")],
+    image: Annotated[list[str], typer.Option(help="Name without suffix; repeat.")],
+    out: Annotated[Path, typer.Option(help="The PNG to write.")],
+    data: Annotated[Path | None, typer.Option(help="The test set that was evaluated.")] = None,
+    lr: Annotated[Path | None, typer.Option(help="Without --data: folder of inputs.")] = None,
+    hr: Annotated[Path | None, typer.Option(help="Folder of true images.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="Only these, in this order; repeat.")
+    ] = None,
+    box: Annotated[
+        str | None,
+        typer.Option(help="Place to magnify: row,column,side in input pixels; else the busiest."),
+    ] = None,
+) -> None:
+    """Draw results side by side with a place magnified (Figs. 10 to 12)."""
+    from slimdiffsr.cli.evaluate import crops_figure, open_sets
+    from slimdiffsr.evaluate.report import TRUTH
+    from slimdiffsr.figures.canvas import write_png
+    from slimdiffsr.figures.detail import Box
+
+    (pairs,) = open_sets([data] if data is not None else [], lr, hr, _single(report, None).scale)
+    found = _single(report, pairs.describe()["name"])
+    if model:
+        _check_models(found, model)
+        kept = [*model, *([TRUTH] if TRUTH in found.scores else [])]
+        found = dataclasses.replace(found, scores={name: found.scores[name] for name in kept})
+    corner = integers("--box", box)
+    if corner is not None and (len(corner) != 3 or min(corner) < 0 or corner[2] < 1):
+        raise ConfigError(f"--box must be row,column,side, got {box!r}")
+    place = None if corner is None else Box(*corner)
+    print(write_png(crops_figure(pairs, found, report, image, place), out))
+
+
+def draw_cost(
+    report: Annotated[Path, typer.Argument(help="Folder that evaluate wrote.")],
+    bench: Annotated[Path, typer.Argument(help="JSON lines of bench --json.")],
+    out: Annotated[Path, typer.Option(help="The PNG to write.")],
+    metric: Annotated[str | None, typer.Option(help="Default: LPIPS, else the first.")] = None,
+    row: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL=ROW", help="Bench row of a model if names differ; repeat."),
+    ] = None,
+    set_name: Annotated[str | None, typer.Option("--set", help="Which set; default: all.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of bench's rows; default: the first.")
+    ] = None,
+) -> None:
+    """Draw quality against time and size (Fig. 2), from an evaluation and a benchmark."""
+    from slimdiffsr.figures.canvas import write_png
+    from slimdiffsr.figures.cost import Bubble, draw_cost, read_timings
+
+    found = _single(report, set_name)
+    chosen = _metric_of(found, metric)
+    rows = dict(_pair("--row", text) for text in row or [])
+    timings, about = read_timings(bench, precision)
+    bubbles = []
+    for model in found.scores:
+        estimate = found.estimate(model, chosen.name)
+        timing = timings.get(rows.get(model, model))
+        if estimate is not None and timing is not None:
+            bubbles.append(Bubble(model, estimate.mean, estimate.low, estimate.high, *timing))
+    if not bubbles:
+        raise ConfigError(
+            f"no model is both in {report} ({', '.join(found.scores)}) and in {bench} "
+            f"({', '.join(timings)}): give --row MODEL=ROW"
+        )
+    arrow = "↑" if chosen.better == "higher" else "↓"
+    print(write_png(draw_cost(bubbles, f"{chosen.name} {arrow}", about), out))
+
+
+def draw_radar(
+    report: Annotated[Path, typer.Argument(help="Folder that evaluate wrote.")],
+    out: Annotated[Path, typer.Option(help="The PNG to write.")],
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="Repeat; default: all.")
+    ] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="Repeat, three or more.")] = None,
+    set_name: Annotated[str | None, typer.Option("--set", help="Which set; default: all.")] = None,
+) -> None:
+    """Draw several metrics of a few models at once, as of an ablation (Fig. 13)."""
+    from slimdiffsr.evaluate.report import TRUTH
+    from slimdiffsr.figures.canvas import write_png
+    from slimdiffsr.figures.radar import Spoke, draw_radar
+
+    found = _single(report, set_name)
+    models = model or [name for name in found.scores if name != TRUTH]
+    _check_models(found, models)
+    names = metric or [m.name for m in found.metrics]
+    chosen = [_metric_of(found, name) for name in names]
+    values: dict[str, list[float]] = {name: [] for name in models}
+    for name in models:
+        for one in chosen:
+            estimate = found.estimate(name, one.name)
+            if estimate is None:
+                raise DataError(f"{name} has no {one.name} in {report}: leave one of them out")
+            values[name].append(estimate.mean)
+    spokes = [Spoke(one.name, one.better, one.digits) for one in chosen]
+    print(write_png(draw_radar(spokes, values), out))
+
+
+def _single(folder: Path, set_name: str | None) -> Report:
+    # The report of one set, or without a name of all images.
+    from slimdiffsr.evaluate.tables import read_reports
+
+    path = folder / "report.json" if folder.is_dir() else folder
+    reports = read_reports(path)
+    if set_name is None:
+        return reports[-1]
+    for one in reports:
+        if one.name == set_name:
+            return one
+    raise ConfigError(
+        f"no set {set_name!r} in {path}: there is {', '.join(r.name for r in reports)}"
+    )
+
+
+def _metric_of(report: Report, name: str | None) -> Metric:
+    names = [metric.name for metric in report.metrics]
+    if name is None:
+        name = next((n for n in names if n.startswith("lpips")), names[0])
+    if name not in names:
+        raise ConfigError(f"no metric {name!r} in the report: there is {', '.join(names)}")
+    return report.metrics[names.index(name)]
+
+
+def _check_models(report: Report, models: Sequence[str]) -> None:
+    for name in models:
+        if name not in report.scores:
+            raise ConfigError(
+                f"no model {name!r} in the report: there is {', '.join(report.scores)}"
+            )
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"{option} must be MODEL=ROW, got {text!r}")
+    return name, value
 
 
 def _student_figures(

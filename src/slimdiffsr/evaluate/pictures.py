@@ -74,13 +74,16 @@ def read_pictures(
             yield whole if largest_hr_px is None else _cropped(whole, largest_hr_px)
 
 
-def captions(report: Report, image: str, most: int = 4) -> dict[str, str]:
-    """The first scores of one image by method, in words."""
+def captions(
+    report: Report, image: str, metrics: Sequence[str] | None = None, between: str = " · "
+) -> dict[str, str]:
+    """Scores of one image by method, in words; the first four metrics unless named."""
+    names = [m.name for m in report.metrics][:4] if metrics is None else metrics
     return {
-        method: " · ".join(
+        method: between.join(
             f"{metric.name} {scores[metric.name][image]:.{metric.digits}f}"
-            for metric in report.metrics[:most]
-            if image in scores.get(metric.name, {})
+            for metric in report.metrics
+            if metric.name in names and image in scores.get(metric.name, {})
         )
         for method, scores in report.scores.items()
     }

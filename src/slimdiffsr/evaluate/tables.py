@@ -13,8 +13,17 @@ from typing import Any
 import numpy as np
 
 from slimdiffsr.checkpoint import write_atomically
+from slimdiffsr.errors import DataError
 from slimdiffsr.evaluate.protocol import describe_machine
-from slimdiffsr.evaluate.report import BOOTSTRAP_DRAWS, Estimate, Failure, Metric, Report
+from slimdiffsr.evaluate.report import (
+    BOOTSTRAP_DRAWS,
+    Estimate,
+    Failure,
+    Metric,
+    Report,
+    Sample,
+    pool,
+)
 
 __all__ = [
     "ARROWS",
@@ -22,6 +31,7 @@ __all__ = [
     "images_csv",
     "means_csv",
     "protocol_lines",
+    "read_reports",
     "report_json",
     "report_markdown",
     "write_tables",
@@ -86,6 +96,8 @@ def report_json(reports: Sequence[Report]) -> str:
             metric.name: {
                 "better": metric.better,
                 "about": metric.about,
+                "uses_truth": metric.uses_truth,
+                "digits": metric.digits,
                 "weights_sha256": metric.weights,
                 "identity": metric.identity,
             }
@@ -94,6 +106,45 @@ def report_json(reports: Sequence[Report]) -> str:
         "sets": [_json_set(report) for report in reports],
     }
     return json.dumps(_finite(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def read_reports(path: Path) -> list[Report]:
+    """The reports of a report.json, the pooled one made again; their metrics cannot measure.
+
+    Raises DataError.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        metrics = tuple(
+            Metric(
+                name, about["better"], about["about"], _cannot_measure, about["uses_truth"],
+                about["digits"], about["weights_sha256"],
+            )
+            for name, about in content["metrics"].items()
+        )  # fmt: skip
+        reports = [
+            Report(
+                one["name"],
+                one["scale"],
+                metrics,
+                {
+                    model: {
+                        metric: {image: float(value) for image, value in values.items()}
+                        for metric, values in scores.items()
+                    }
+                    for model, scores in one["images"].items()
+                },
+                methods=content["models"],
+                data=one["data"],
+            )
+            for one in content["sets"]
+            if "images" in one
+        ]
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is no report.json of evaluate ({error!r})") from None
+    return [*reports, pool(reports)] if len(reports) > 1 else reports
 
 
 def write_tables(out: Path, reports: Sequence[Report]) -> None:
@@ -141,6 +192,10 @@ def format_estimate(estimate: Estimate | None, metric: Metric) -> str:
         f"{v:.{metric.digits}f}" for v in (estimate.mean, estimate.low, estimate.high)
     )
     return f"{mean} [{low}, {high}]"
+
+
+def _cannot_measure(_: Sample) -> float:
+    raise DataError("a metric of a report that was read cannot measure")
 
 
 def _table(report: Report) -> list[str]:

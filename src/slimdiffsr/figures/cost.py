@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter
 
+from slimdiffsr.errors import DataError
 from slimdiffsr.figures.canvas import COLOURS, INK, new_figure
 
-__all__ = ["Bubble", "draw_cost"]
+__all__ = ["Bubble", "draw_cost", "read_timings"]
 
 LARGEST_PT2 = 1800.0  # area of the largest bubble
 
@@ -30,10 +33,42 @@ class Bubble:
     parameters: int
 
 
+def read_timings(
+    path: Path, precision: str | None = None
+) -> tuple[dict[str, tuple[float, int]], str]:
+    """Seconds an image and parameters by row, of the JSON lines that bench writes, at batch 1.
+
+    precision: fp32, fp16 or bf16; by default that of the first line. Returns also what was timed,
+    where. Of two lines of one row the last counts. Raises DataError.
+    """
+    found: dict[str, tuple[float, int]] = {}
+    about = ""
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            precision = precision or record["precision"]
+            if (
+                record["batch"] != 1
+                or record["precision"] != precision
+                or not record.get("median_s")
+            ):
+                continue
+            found[record["row"]] = (record["median_s"], record.get("parameters_used", 0))
+            about = f"{record['out_px']} x {record['out_px']} px, {precision}, {record['device']}"
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} holds no JSON lines of bench ({error!r})") from None
+    if not found:
+        raise DataError(f"{path} has no timing at batch 1 and {precision}")
+    return found, about
+
+
 def draw_cost(bubbles: Sequence[Bubble], quality: str, about: str) -> Figure:
     """Quality upward against seconds an image on a logarithmic axis; areas are parameters.
 
-    quality: the metric's name, with an arrow for its better direction. about: what was timed, where.
+    quality: the metric's name, with an arrow for its better direction; where less is better the
+    axis stands on its head, so that up is always better. about: what was timed, where.
     """
     figure = new_figure(6.5, 4.3, layout="constrained")
     axes = figure.subplots()
@@ -58,6 +93,8 @@ def draw_cost(bubbles: Sequence[Bubble], quality: str, about: str) -> Figure:
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )  # fmt: skip
     _style(axes, bubbles)
+    if "↓" in quality:
+        axes.invert_yaxis()
     axes.set_xlabel(f"seconds an image ({about})", fontsize=9)
     axes.set_ylabel(quality, fontsize=9)
     axes.set_title("area: parameters", fontsize=8, color=INK, loc="right")

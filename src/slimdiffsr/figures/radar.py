@@ -52,7 +52,7 @@ def draw_radar(spokes: Sequence[Spoke], models: Mapping[str, Sequence[float]]) -
         arrow = "↑" if spoke.better == "higher" else "↓"
         labels.append(f"{spoke.name} {arrow}\n{low:.{spoke.digits}f} … {high:.{spoke.digits}f}")
     axes.set_xticks(angles, labels, fontsize=8, color=INK)
-    axes.tick_params(axis="x", pad=22)
+    axes.tick_params(axis="x", pad=28)
     axes.set_yticks([INNER, 1.0], ["", ""])
     axes.set_ylim(0, 1.05)
     axes.set_theta_offset(np.pi / 2)  # type: ignore[attr-defined]
