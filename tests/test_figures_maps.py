@@ -36,6 +36,7 @@ from slimdiffsr.models.student import BaseStudent, build_student, enlarge_bicubi
 from slimdiffsr.stages.run import fresh
 from slimdiffsr.stages.teacher_files import (
     Adaptation,
+    TeacherBase,
     build_teacher,
     hash_base,
     merge_teacher,
@@ -52,10 +53,14 @@ STUDENT = ModelConfig(
 
 
 @pytest.fixture(scope="module")
-def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base(tmp_path_factory: pytest.TempPathFactory) -> TeacherBase:
+    return write_base(tmp_path_factory.mktemp("teacher") / "base")
+
+
+@pytest.fixture(scope="module")
+def teacher_file(base: TeacherBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A merged teacher whose predictor is not the constant that it starts with."""
-    folder = tmp_path_factory.mktemp("teacher")
-    base = write_base(folder / "base")
+    folder = tmp_path_factory.mktemp("merged")
     adaptation = Adaptation(PredictorSpec(width=8, blocks=1), unet_rank=2, decoder_rank=2)
     teacher = unsettled(build_teacher(base, adaptation.predictor))
     hashes = hash_base(teacher)
@@ -177,10 +182,10 @@ def test_features_are_those_of_each_way_to_choose_the_timestep(teacher: Teacher)
 
 @pytest.mark.parametrize(("mode", "ways"), [("fixed", 1), ("gt_only", 2), ("scalar", 3)])
 def test_a_teacher_trained_without_uncertainty_has_only_its_own_ways(
-    tmp_path: Path, mode: Any, ways: int
+    base: TeacherBase, mode: Any, ways: int
 ) -> None:
     spec = PredictorSpec(mode=mode, width=8, blocks=1)
-    teacher = unsettled(build_teacher(write_base(tmp_path / "base"), spec))
+    teacher = unsettled(build_teacher(base, spec))
     assert len(teacher_features(teacher, picture(16, 16), None, 4)) == ways
     maps = guidance_maps(teacher, picture(16, 16), None, 4)
     assert maps.timestep.shape == (8, 8)
@@ -236,8 +241,8 @@ def test_the_command_draws_all_three_figures(teacher_file: Path, tmp_path: Path)
             assert image.width > 800
     result = draw(*inputs, "--teacher", teacher_file)
     assert (result.exit_code, "give --scale" in result.stderr) == (2, True)
-    assert draw(*inputs).exit_code == 2
-    assert "nothing to look into" in draw(*inputs).stderr
+    result = draw(*inputs)
+    assert (result.exit_code, "nothing to look into" in result.stderr) == (2, True)
     wrong = draw(*inputs, *both[2:], "--query", 9)
     assert (wrong.exit_code, "--query must be in 0..3" in wrong.stderr) == (2, True)
     nowhere = draw(*inputs, *both, "--hr", tmp_path)
