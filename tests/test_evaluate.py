@@ -243,8 +243,9 @@ def test_a_set_without_truth_has_only_metrics_that_need_none(folders: tuple[Path
     lr_files = PairedFolder.open(*folders).lr_files
     pairs = PairedFolder(lr_files, {}, 4, about={"name": "real"})
     report = evaluate([from_function("nearest", nearest)], pairs, choose_metrics())
-    assert [m.name for m in report.metrics] == ["grid_energy_db", "consistency", "shift_lr_px"]
+    assert [m.name for m in report.measured] == ["grid_energy_db", "consistency", "shift_lr_px"]
     assert TRUTH not in report.scores
+    assert "psnr_y" not in report_markdown([report])
     estimate = report.estimate("nearest", "consistency")
     assert estimate is not None
     assert estimate.mean == pytest.approx(0, abs=1e-9)
@@ -367,6 +368,21 @@ def test_several_sets_have_a_table_each_and_one_over_all_images(
         2,
         0,
     ]
+
+
+def test_a_set_without_truth_is_pooled_where_it_has_scores(folders: tuple[Path, Path]) -> None:
+    lr_files = PairedFolder.open(*folders).lr_files
+    real = PairedFolder(lr_files, {}, 4, about={"name": "real"})
+    methods = [from_function("nearest", nearest)]
+    without = evaluate(methods, real, choose_metrics())
+    both = [without, evaluate(methods, PairedFolder.open(*folders), choose_metrics())]
+    for reports in (both, both[::-1]):
+        pooled = pool(reports)
+        counts = [pooled.estimate("nearest", name) for name in ("psnr_y", "consistency")]
+        assert [estimate.n for estimate in counts if estimate is not None] == [3, 6]
+        assert list(pooled.scores) == ["nearest", TRUTH]
+        tables = report_markdown([*reports, pooled])
+        assert tables.count("| psnr_y ↑ |") == 2
 
 
 def test_progress_counts_images_times_methods(folders: tuple[Path, Path]) -> None:

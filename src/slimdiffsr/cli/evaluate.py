@@ -248,7 +248,9 @@ def crops_figure(
     pictures = list(read_pictures(pairs, report, out / "outputs" / report.name, names))
     if not pictures:
         raise DataError(f"none of {', '.join(names)} can be shown: no outputs in {out / 'outputs'}")
-    likeness = [m.name for m in report.metrics if m.name.startswith(("psnr", "lpips", "dists"))][:2]
+    likeness = [m.name for m in report.measured if m.name.startswith(("psnr", "lpips", "dists"))][
+        :2
+    ]
     return draw_crops(
         [
             Comparison(

@@ -146,7 +146,7 @@ def draw_radar(
     found = _single(report, set_name)
     models = model or [name for name in found.scores if name != TRUTH]
     _check_models(found, models)
-    names = metric or [m.name for m in found.metrics]
+    names = metric or [m.name for m in found.measured]
     chosen = [_metric_of(found, name) for name in names]
     values: dict[str, list[float]] = {name: [] for name in models}
     for name in models:

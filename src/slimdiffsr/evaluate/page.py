@@ -73,21 +73,21 @@ def _part(name: str) -> str:
 
 def _table(report: Report, *, titled: bool) -> str:
     heads = [("model", "ascending"), ("images", "descending")]
-    for metric in report.metrics:
+    for metric in report.measured:
         first = "descending" if metric.better == "higher" else "ascending"
         heads.append((f"{metric.name} {ARROWS[metric.better]}", first))
     head = "".join(
         f'<th scope="col" data-first="{first}"><button type="button">{escape(text)}</button></th>'
         for text, first in heads
     )
-    best = {metric.name: report.best(metric) for metric in report.metrics}
+    best = {metric.name: report.best(metric) for metric in report.measured}
     rows = []
     for model in report.scores:
-        found = [report.estimate(model, metric.name) for metric in report.metrics]
+        found = [report.estimate(model, metric.name) for metric in report.measured]
         count = max((e.n for e in found if e is not None), default=0)
         cells = "".join(
             _cell(estimate, metric, bold=best[metric.name] == model)
-            for estimate, metric in zip(found, report.metrics, strict=True)
+            for estimate, metric in zip(found, report.measured, strict=True)
         )
         name = escape(model)
         rows.append(

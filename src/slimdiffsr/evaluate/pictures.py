@@ -78,7 +78,7 @@ def captions(
     report: Report, image: str, metrics: Sequence[str] | None = None, between: str = " · "
 ) -> dict[str, str]:
     """Scores of one image by method, in words; the first four metrics unless named."""
-    names = [m.name for m in report.metrics][:4] if metrics is None else metrics
+    names = [m.name for m in report.measured][:4] if metrics is None else metrics
     return {
         method: between.join(
             f"{metric.name} {scores[metric.name][image]:.{metric.digits}f}"

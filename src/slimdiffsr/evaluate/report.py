@@ -102,6 +102,15 @@ class Report:
     data: dict[str, str] = field(default_factory=dict)
     pooled: bool = False
 
+    @property
+    def measured(self) -> tuple[Metric, ...]:
+        """The metrics of which there is any score: a set without truth lacks some."""
+        return tuple(
+            metric
+            for metric in self.metrics
+            if any(scores.get(metric.name) for scores in self.scores.values())
+        )
+
     def estimate(self, model: str, metric: str) -> Estimate | None:
         """Mean and interval over the images that were scored; None if there are none."""
         values = list(self.scores[model].get(metric, {}).values())
@@ -128,8 +137,12 @@ class Report:
 def pool(reports: Sequence[Report]) -> Report:
     """All images of several sets as one; they are called SET/IMAGE there."""
     first = reports[0]
+    # Sets without a truth have no row of it, which comes last.
+    rows = dict.fromkeys(row for report in reports for row in report.scores if row != TRUTH)
+    if any(TRUTH in report.scores for report in reports):
+        rows[TRUTH] = None
     scores: dict[str, dict[str, dict[str, float]]] = {
-        model: {metric.name: {} for metric in first.metrics} for model in first.scores
+        row: {metric.name: {} for metric in first.metrics} for row in rows
     }
     for report in reports:
         for model, by_metric in report.scores.items():

@@ -80,7 +80,7 @@ def evaluate(
         Report(
             about["name"],
             pairs.scale,
-            tuple(m for m in metrics if pairs.has_truth or not m.uses_truth),
+            tuple(metrics),
             {},
             methods={m.name: m.about for m in methods if m.about},
             data=about,
@@ -132,7 +132,8 @@ class _Run:
         )
         sr = None if saved is None else _read_saved(saved, sr_sha)
         known = sr_sha is not None and all(
-            self._known(metric, sr_sha, images) is not None for metric in self.report.metrics
+            self._known(metric, sr_sha, images) is not None
+            for metric in self._metrics(method.name, images)
         )
         if sr_sha is None or (sr is None and (saved is not None or not known)):
             sr = self._restored(method, images)
@@ -149,14 +150,17 @@ class _Run:
     def score(self, row: str, images: _Images, sr: Rgb8 | None, sr_sha: str) -> None:
         # sr may be None where all scores are known. One sample for all: some share their work.
         sample = None if sr is None else Sample(sr, images.hr, images.lr, self.report.scale)
-        for metric in self.report.metrics:
-            if metric.uses_truth and row == TRUTH:
-                continue
+        for metric in self._metrics(row, images):
             value = self._known(metric, sr_sha, images)
             if value is None and sample is not None:
                 value = self._measured(metric, row, images, sample, sr_sha)
             if value is not None:
                 self.report.scores[row][metric.name][images.name] = value
+
+    def _metrics(self, row: str, images: _Images) -> list[Metric]:
+        # The truth is not compared with itself, and nothing with a truth that is not there.
+        without = row == TRUTH or images.hr is None
+        return [m for m in self.report.metrics if not (m.uses_truth and without)]
 
     def _known(self, metric: Metric, sr_sha: str, images: _Images) -> float | None:
         compared = (sr_sha, images.hr_sha, images.lr_sha)

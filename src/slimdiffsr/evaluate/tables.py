@@ -172,7 +172,10 @@ def protocol_lines(reports: Sequence[Report]) -> list[tuple[str, str]]:
     for report in reports:
         if not report.pooled:
             lines.append((f"data {report.name}", describe_data(report.data)))
+    measured = {metric.name for report in reports for metric in report.measured}
     for metric in first.metrics:
+        if metric.name not in measured:
+            continue
         weights = f"; weights sha256 {metric.weights[:16]}..." if metric.weights else ""
         lines.append((f"metric {metric.name}", f"{metric.about}{weights}"))
     interval = f"percentile bootstrap over images, {BOOTSTRAP_DRAWS} draws, seed 0"
@@ -202,13 +205,13 @@ def _cannot_measure(_: Sample) -> float:
 
 
 def _table(report: Report) -> list[str]:
-    titles = ["model", "images", *(f"{m.name} {ARROWS[m.better]}" for m in report.metrics)]
+    titles = ["model", "images", *(f"{m.name} {ARROWS[m.better]}" for m in report.measured)]
     lines = [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
-    best = {metric.name: report.best(metric) for metric in report.metrics}
+    best = {metric.name: report.best(metric) for metric in report.measured}
     for model in report.scores:
-        found = [report.estimate(model, metric.name) for metric in report.metrics]
+        found = [report.estimate(model, metric.name) for metric in report.measured]
         cells = []
-        for estimate, metric in zip(found, report.metrics, strict=True):
+        for estimate, metric in zip(found, report.measured, strict=True):
             mean, space, interval = format_estimate(estimate, metric).partition(" ")
             mark = "**" if best[metric.name] == model else ""
             cells.append(f"{mark}{mean}{mark}{space}{interval}")
