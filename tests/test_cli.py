@@ -444,6 +444,7 @@ def test_version_and_help() -> None:
         "import-weights",
         "interpolate",
         "evaluate",
+        "draw",
         "demo",
         "train",
     ):

@@ -173,6 +173,7 @@ def test_wrong_arguments_are_one_sentence(data: Path, tmp_path: Path) -> None:
     fails(run("evaluate", *out, "--outputs", f"x={tmp_path / 'none'}"), "no such folder")
     fails(run("evaluate", *out, "-m", "bicubic", "--metric", "beauty"), "no metric 'beauty'")
     fails(run("evaluate", *out, "-m", "bicubic", "--metric", "dists"), "dists needs its weights")
+    fails(run("evaluate", *out, "-m", "bicubic", "--colour", "pink"), "colour must be")
     lpips = ("--lpips", tmp_path / "none.safetensors")
     fails(run("evaluate", *out, "-m", "bicubic", *lpips), "none.safetensors")
     nowhere = ("--data", tmp_path / "nowhere", "--scale", 4, "--out", tmp_path / "out")

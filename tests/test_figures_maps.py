@@ -246,7 +246,7 @@ def test_the_command_draws_all_three_figures(teacher_file: Path, tmp_path: Path)
     wrong = draw(*inputs, *both[2:], "--query", 9)
     assert (wrong.exit_code, "--query must be in 0..3" in wrong.stderr) == (2, True)
     nowhere = draw(*inputs, *both, "--hr", tmp_path)
-    assert "which is not a whole number of times" in nowhere.stderr
+    assert "which is not 4 times the 20 x 24 of" in nowhere.stderr
 
 
 def test_a_figure_is_the_same_bytes_each_time_and_written_whole(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from slimdiffsr.evaluate import Metric, Report
     from slimdiffsr.figures.canvas import Rgb8
     from slimdiffsr.figures.maps import Shown
+    from slimdiffsr.models.student import Student
 
 __all__ = ["draw_cost", "draw_crops", "draw_maps", "draw_radar"]
 
@@ -51,7 +52,9 @@ def draw_maps(
         raise ConfigError("nothing to look into: give --teacher FILE, --student MODEL, or both")
     figures: dict[str, Figure] = {}
     if student is not None:
-        figures |= _student_figures(student, _read(images, None, scale, crop), block, query, device)
+        loaded = _load_student(student, scale, device)
+        scale = loaded.config.scale
+        figures |= _student_figures(loaded, _read(images, None, scale, crop), block, query)
     if teacher:
         figures |= _teacher_figures(teacher, _read(images, hr, scale, crop), scale, device)
     for name, figure in figures.items():
@@ -199,15 +202,19 @@ def _pair(option: str, text: str) -> tuple[str, str]:
     return name, value
 
 
-def _student_figures(
-    source: str, shown: Sequence[Shown], block: str | None, query: list[int] | None, device: str
-) -> dict[str, Figure]:
+def _load_student(source: str, scale: int | None, device: str) -> Student:
     from slimdiffsr.checkpoint import load_model
-    from slimdiffsr.figures.inside import attention_blocks, attention_maps, choose_queries
-    from slimdiffsr.figures.maps import draw_attention
     from slimdiffsr.upscale import pick_device
 
-    model = load_model(source).model.to(pick_device(device))
+    return load_model(source, scale=scale).model.to(pick_device(device))
+
+
+def _student_figures(
+    model: Student, shown: Sequence[Shown], block: str | None, query: list[int] | None
+) -> dict[str, Figure]:
+    from slimdiffsr.figures.inside import attention_blocks, attention_maps, choose_queries
+    from slimdiffsr.figures.maps import draw_attention
+
     maps = [attention_maps(model, one.lr, block) for one in shown]
     queries = query or choose_queries(maps, 6)
     if not all(0 <= q < len(maps[0]) for q in queries):

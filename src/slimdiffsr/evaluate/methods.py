@@ -81,6 +81,7 @@ def our_model(
     upscaler = Upscaler.from_pretrained(
         source, scale=scale if source in BASELINES else None, device=device
     )
+    upscaler.network(colour)  # an unknown rule is found out now, not at each image
     spec = upscaler.spec
     how = f"{upscaler.dtype} on {upscaler.device.type}".removeprefix("torch.")
     settings = (

@@ -194,8 +194,10 @@ def format_estimate(estimate: Estimate | None, metric: Metric) -> str:
     """Mean and interval to the metric's digits."""
     if estimate is None:
         return NONE
+    # A zero added takes the sign from a zero.
     mean, low, high = (
-        f"{v:.{metric.digits}f}" for v in (estimate.mean, estimate.low, estimate.high)
+        f"{round(v, metric.digits) + 0.0:.{metric.digits}f}"
+        for v in (estimate.mean, estimate.low, estimate.high)
     )
     return f"{mean} [{low}, {high}]"
 
