@@ -23,7 +23,7 @@ from slimdiffsr.cli import app
 from slimdiffsr.errors import ConfigError, ModelNotFoundError, WeightsError
 from slimdiffsr.evaluate import METRIC_NAMES, Metric, Sample, choose_metrics
 from slimdiffsr.evaluate.distances import dists_metric, import_dists, lpips_metric, rgb_tensor
-from slimdiffsr.evaluate.iqa import IQA_NAMES, iqa_metric
+from slimdiffsr.evaluate.iqa import IQA_NAMES, iqa_metric, licence_note
 from slimdiffsr.models.dists import DISTS
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "metrics.json").read_text())
@@ -278,6 +278,10 @@ def test_pyiqas_metrics_see_rgb_from_0_to_1_and_carry_their_licence(
         assert not metric.uses_truth
         assert "pyiqa 9.9 (PolyForm Noncommercial 1.0.0: no commercial use)" in metric.about
     assert capsys.readouterr().out == ""
+    note = licence_note(metrics)
+    assert note is not None
+    assert note.startswith("niqe, musiq, maniqa, clipiqa: by pyiqa, under PolyForm Noncommercial")
+    assert licence_note(choose_metrics()) is None
 
 
 def test_without_pyiqa_the_error_names_the_extra_and_its_licence(

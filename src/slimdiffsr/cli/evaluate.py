@@ -78,6 +78,7 @@ def evaluate(
     """Compare models, peers and ready outputs on test sets: tables, crops, and an HTML report."""
     from slimdiffsr.evaluate import Store, choose_metrics, pool, report_markdown, write_tables
     from slimdiffsr.evaluate import evaluate as run
+    from slimdiffsr.evaluate.iqa import licence_note
     from slimdiffsr.evaluate.store import STORE_FILE
     from slimdiffsr.upscale import pick_device
 
@@ -88,6 +89,8 @@ def evaluate(
     if not methods and not outputs:
         raise ConfigError("nothing to compare: give --model, --peer or --outputs")
     metrics = choose_metrics(metric, lpips=lpips, weights=weights, device=pick_device(device))
+    if (licence := licence_note(metrics)) is not None:
+        note(f"note: {licence}")
     reports: list[Report] = []
     try:
         with Store.open(out / STORE_FILE) as store:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ import torch
 from slimdiffsr.errors import ConfigError, WeightsError
 from slimdiffsr.evaluate.report import Metric, Sample
 
-__all__ = ["IQA_NAMES", "LICENCE", "iqa_metric"]
+__all__ = ["IQA_NAMES", "LICENCE", "iqa_metric", "licence_note"]
 
 LICENCE = "PolyForm Noncommercial 1.0.0"
 
@@ -29,6 +30,14 @@ _KNOWN: dict[str, tuple[Literal["higher", "lower"], str]] = {
     "clipiqa": ("higher", "RN50.pt of CLIP"),
 }
 IQA_NAMES = tuple(_KNOWN)
+
+
+def licence_note(metrics: Sequence[Metric]) -> str | None:
+    """What whoever chose metrics of pyiqa must be told; None if nobody did."""
+    names = [metric.name for metric in metrics if metric.name in IQA_NAMES]
+    if not names:
+        return None
+    return f"{', '.join(names)}: by pyiqa, under {LICENCE}, which forbids commercial use"
 
 
 def iqa_metric(name: str, device: torch.device | str = "cpu") -> Metric:

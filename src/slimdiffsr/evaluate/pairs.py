@@ -57,6 +57,7 @@ class PairedFolder:
     scale: int
     pixels: Mapping[Path, str] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
+    _told: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, lr_dir: Path, hr_dir: Path, scale: int | None = None) -> PairedFolder:
@@ -111,7 +112,15 @@ class PairedFolder:
         return lr, hr
 
     def describe(self) -> dict[str, str]:
-        """Name, n, scale, and one hash over names and decoded pixels of all images."""
+        """Name, n, scale, and one hash over names and decoded pixels of all images.
+
+        Without a manifest all images are decoded for it, once.
+        """
+        if not self._told:
+            self._told.update(self._describe())
+        return dict(self._told)
+
+    def _describe(self) -> dict[str, str]:
         total = hashlib.sha256()
         for name in self.names:
             files = (self.lr_files[name], *([self.hr_files[name]] if self.has_truth else []))
