@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,18 +13,29 @@ from teachers import PRIOR, micro_teacher, run_paths, write_base
 from torch import Tensor, nn
 
 from slimdiffsr.checkpoint import load_model
-from slimdiffsr.config import DistillConfig, ModelConfig, StudentLoss, TrainConfig, UNetConfig
+from slimdiffsr.config import (
+    Ablation,
+    DistillConfig,
+    ModelConfig,
+    Recipe,
+    StudentLoss,
+    TrainConfig,
+    UNetConfig,
+)
 from slimdiffsr.distillation import compare_features
 from slimdiffsr.errors import ConfigError, WeightsError
+from slimdiffsr.models.sd_vae import build_kl
 from slimdiffsr.models.student import BaseStudent, build_student, enlarge_bicubic
 from slimdiffsr.models.unet import BlockOutputs
 from slimdiffsr.stages import RunPaths, train_student
 from slimdiffsr.stages.distilled import Distillation, Imitator
+from slimdiffsr.stages.graphs import Recorded
 from slimdiffsr.stages.run import fresh
 from slimdiffsr.stages.student import StudentTask, first_student
 from slimdiffsr.stages.teacher import train_teacher
 from slimdiffsr.stages.teacher_files import load_teacher, merge_teacher
 from slimdiffsr.training import STATE_FILE, Progress
+from slimdiffsr.upscale import Upscaler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -74,6 +86,7 @@ def batch() -> tuple[Tensor, Tensor]:
     [
         (None, {"l1"}),
         (dataclasses.replace(DISTIL, mmd_weight=0.0), {"l1", "mse", "mmd", "raw_mse"}),
+        (dataclasses.replace(DISTIL, mid=True), {"l1", "mse", "mmd", "raw_mse"}),
         (DISTIL, {"l1", "mse", "mmd", "raw_mse"}),
     ],
 )
@@ -127,15 +140,17 @@ class Echo(nn.Module):
         return self.student.restore_with_blocks(enlarged)[1]
 
 
-def test_a_teacher_that_is_the_student_has_nothing_to_teach() -> None:
+@pytest.mark.parametrize("mid", [False, True])
+def test_a_teacher_that_is_the_student_has_nothing_to_teach(mid: bool) -> None:
     student = fresh(lambda: build_student(MODEL), 0)
     assert isinstance(student, BaseStudent)
-    imitator = Imitator(student, PRIOR)
+    echo: Any = Echo(student)
+    distillation = Distillation(dataclasses.replace(DISTIL, mid=mid), echo, 0, Accelerator())
+    imitator = Imitator(student, PRIOR, mid=mid)
+    assert len(imitator.adapters) == 4 + mid
     lr, hr = batch()
     sr, adapted = imitator(lr)
     torch.testing.assert_close(sr, student(lr))
-    echo: Any = Echo(student)
-    distillation = Distillation(DISTIL, echo, 0, Accelerator())
     loss, terms = distillation.loss(adapted, enlarge_bicubic(lr, 4), hr, 1)
     assert loss < 1e-10
     assert all(value < 1e-10 for value in terms.values())
@@ -237,8 +252,51 @@ def test_configs_and_files_that_do_not_go_together_are_refused(paths: RunPaths) 
         StudentTask(
             micro_distillation(), dataclasses.replace(paths, teacher=paths.lpips), Accelerator()
         )
-    with pytest.raises(ValueError, match="tiny student works on another grid"):
-        micro_training(distill=DISTIL)
+    with pytest.raises(ValueError, match="tiny student has none of the teacher's parts"):
+        micro_training(init="teacher")
+    with pytest.raises(ValueError, match="tiny 8x student works on another grid"):
+        micro_training(
+            model=dataclasses.replace(
+                micro_training().model,
+                scale=8,
+                decoder_widths=(8, 8, 8, 8),
+                tile_hr_px=128,
+                overlap_hr_px=64,
+            ),
+            recipe=Recipe(scale=8),
+            distill=DISTIL,
+        )
+
+
+def test_a_tiny_student_imitates_on_the_grid_of_the_latents(paths: RunPaths) -> None:
+    config = micro_training(distill=DISTIL, loss=StudentLoss(l1=0, lpips=0, gan=0))
+    task = StudentTask(config, paths, Accelerator())
+    lr, hr = batch()
+    sr, adapted = task.learner(lr)
+    torch.testing.assert_close(sr, task.student(lr))
+    assert task.distillation is not None
+    theirs = task.distillation.matched(enlarge_bicubic(lr, 4), hr)
+    assert [tuple(f.shape) for f in adapted] == [tuple(f.shape) for f in theirs]
+    start = {name: p.detach().clone() for name, p in task.student.named_parameters()}
+    losses = [float(task.update(lr, hr, step)["mse"]) for step in range(1, 9)]
+    assert losses[-1] < losses[0]
+    moved = {n for n, p in task.student.named_parameters() if not torch.equal(p, start[n])}
+    assert any(n.startswith("stem") for n in moved)
+    assert not any(n.startswith(("doublings", "out")) for n in moved)
+
+
+def test_recording_is_refused_where_it_cannot_work_and_changes_nothing_on_a_cpu(
+    paths: RunPaths,
+) -> None:
+    for changes in ({"compile": True}, {"accumulate": 2}):
+        with pytest.raises(ValueError, match="graphs=true needs compile=false and accumulate=1"):
+            micro_distillation(graphs=True, **changes)
+    losses = []
+    for graphs in (False, True):
+        task = StudentTask(micro_distillation(graphs=graphs), paths, Accelerator())
+        assert isinstance(task.learner, Recorded) == graphs
+        losses.append([task.update(*batch(), step)["l1"] for step in (1, 2, 3)])
+    torch.testing.assert_close(losses[0], losses[1], rtol=0, atol=0)
 
 
 def test_without_a_teacher_nothing_has_changed(paths: RunPaths) -> None:
@@ -248,6 +306,33 @@ def test_without_a_teacher_nothing_has_changed(paths: RunPaths) -> None:
     assert set(task.modules) == {"student", "adversary"}
     assert task.distillation is None
     assert task.learner is task.student
+
+
+@pytest.mark.parametrize("name", [name for name in get_args(Ablation) if name != "ours"])
+def test_an_ablation_is_trained_saved_and_used_like_any_student(
+    paths: RunPaths, tmp_path: Path, name: Ablation
+) -> None:
+    model = dataclasses.replace(MODEL, ablation=name, kl_widths=(32,) * 4)
+    config = micro_distillation(
+        model=model, init="teacher", steps=1, loss=StudentLoss(lpips=0, gan=0), checkpointing=True
+    )
+    if name == "kl":  # whose weights are from a copy of Stable Diffusion
+        vae = fresh(lambda: build_kl(model.kl_widths), 2).vae
+        vae.save_pretrained(tmp_path / "sd" / "vae")
+        paths = dataclasses.replace(paths, codec_folder=tmp_path / "sd")
+    teacher = load_teacher(paths.teacher or Path())
+    first = first_student(config, paths, teacher).state_dict()
+    if name == "kl":
+        for key, value in vae.state_dict().items():
+            assert torch.equal(first[f"codec.vae.{key}"], value)
+    assert train_student(config, dataclasses.replace(paths, out=tmp_path / "run")).finished
+    loaded = load_model(str(tmp_path / "run"))
+    assert (loaded.config, loaded.model_id) == (model, f"micro-base ({name})")
+    now = loaded.model.state_dict()
+    assert now.keys() == first.keys()
+    assert any(not torch.equal(now[key], first[key]) for key in now if key.startswith("unet."))
+    image = (torch.rand(16, 16, 3, generator=seeded()) * 255).byte().numpy()
+    assert Upscaler.from_pretrained(tmp_path / "run").upscale(image).shape == (64, 64, 3)
 
 
 def test_a_fresh_start_hangs_on_the_seed_alone(paths: RunPaths) -> None:

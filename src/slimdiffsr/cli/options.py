@@ -59,7 +59,9 @@ DataOption = Annotated[
     ),
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder of the run; the same again resumes.")]
-ValidationOption = Annotated[Path | None, typer.Option(help="Folder of sharp images.")]
+ValidationOption = Annotated[
+    Path | None, typer.Option(help="Folder of sharp images, or of pairs in lr/ and hr/.")
+]
 StartOption = Annotated[Path | None, typer.Option(help="Weights to start from.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")

@@ -48,7 +48,8 @@ class UNetDiscriminator(nn.Module):
             skips.append(x)
             x = F.leaky_relu(down(x), 0.2)
         for up in self.ups:
-            x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+            with torch.autocast(x.device.type, enabled=False):  # it would interpolate in float32
+                x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
             x = F.leaky_relu(up(x), 0.2) + skips.pop()
         return [self.last(x)]
 

@@ -15,6 +15,8 @@ from torch.optim import Optimizer
 from slimdiffsr.checkpoint import load_strict
 from slimdiffsr.config import LoopConfig
 from slimdiffsr.networks import read_network
+from slimdiffsr.stages.graphs import prepare
+from slimdiffsr.stages.processes import share_gradients
 from slimdiffsr.stages.run import make_optimizer
 from slimdiffsr.training import Average
 
@@ -49,8 +51,9 @@ class Learner(Generic[M]):
         self.optimizers: dict[str, Optimizer] = {kind: make_optimizer(config, self.bare)}
         self.base_lr = {kind: config.lr}
         self.averages = {kind: Average(self.bare, config.ema)} if config.ema else {}
-        learns = torch.compile(self.bare) if config.compile else self.bare
-        self.forward: Callable[..., Tensor] = accelerator.prepare(learns)
+        self.forward = prepare(
+            self.bare, accelerator, compiled=config.compile, graphs=config.graphs
+        )
 
     def descend(self, loss: Loss, batch: tuple[Tensor, ...], step: int) -> dict[str, Tensor]:
         """One step on a batch, in pieces where the config says so.
@@ -60,9 +63,11 @@ class Learner(Generic[M]):
         """
         count = self.config.accumulate
         made = []
-        for piece in zip(*(tensor.chunk(count) for tensor in batch), strict=True):
-            total, terms = loss(*piece)
-            self.accelerator.backward(total / count)
+        pieces = zip(*(tensor.chunk(count) for tensor in batch), strict=True)
+        for number, piece in enumerate(pieces, start=1):
+            with share_gradients(self.accelerator, self.forward, now=number == count):
+                total, terms = loss(*piece)
+                self.accelerator.backward(total / count)
             made.append({name: value.detach() for name, value in terms.items()})
         self.accelerator.clip_grad_norm_(self.bare.parameters(), self.config.grad_clip)
         self.optimizers[self.kind].step()

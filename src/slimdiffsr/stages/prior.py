@@ -51,7 +51,7 @@ def train_prior(
     Writes ``unet.safetensors``, the resumable state, TensorBoard logs and validation pictures into
     ``paths.out``.
     """
-    run = start_run(config, paths)
+    run = start_run(config, paths, degraded=False)
     task = PriorTask(config, paths, codec, run.accelerator)
     result = train(
         config, task, run.batches, paths.out, run.accelerator,

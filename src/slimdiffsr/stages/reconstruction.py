@@ -23,6 +23,7 @@ from slimdiffsr.errors import ConfigError, DataError, WeightsError
 from slimdiffsr.losses import adversarial_loss, discriminator_loss, perceptual_loss
 from slimdiffsr.models.discriminator import DinoDiscriminator
 from slimdiffsr.models.lpips import LPIPS, LPIPS_NETS, from_package, recognise
+from slimdiffsr.stages.graphs import Recorded, prepare
 from slimdiffsr.stages.processes import rows_of
 from slimdiffsr.training import bare
 
@@ -94,12 +95,18 @@ class Reconstruction:
         adversary: nn.Module,
         accelerator: Accelerator,
         seed: int,
+        *,
+        graphs: bool = False,
     ) -> None:
         self.weights = weights
         self.lpips = lpips
-        self.adversary = adversary
         self.accelerator = accelerator
         self.seed = seed
+        self.augments = isinstance(adversary, DinoDiscriminator)
+        graphs = graphs and not self.augments  # whose random views are drawn on the CPU
+        self.adversary = prepare(adversary, accelerator, graphs=graphs)
+        # For the network's own step: the same weights, held still, not shared by processes.
+        self.judge = Recorded(adversary, accelerator) if graphs else bare(self.adversary)
 
     def adversarial(self, step: int) -> bool:
         """Whether the adversary takes part in this step."""
@@ -115,15 +122,15 @@ class Reconstruction:
             terms["lpips"] = perceptual_loss(self.lpips, sr.float(), hr, rng)  # float32: MS 11
             total = total + weights.lpips * terms["lpips"]
         if self.adversarial(step):
-            adversary = bare(self.adversary).requires_grad_(False)
+            self.judge.requires_grad_(False)
             with self.accelerator.autocast():
-                terms["gan"] = adversarial_loss(self._judge(adversary, sr, step), weights.gan_kind)
+                terms["gan"] = adversarial_loss(self._judge(self.judge, sr, step), weights.gan_kind)
             total = total + weights.gan * terms["gan"]
         return total, terms
 
     def adversary_loss(self, sr: Tensor, hr: Tensor, step: int) -> Tensor:
         """What the adversary descends on, for a result that is already made."""
-        bare(self.adversary).requires_grad_(True)
+        self.adversary.requires_grad_(True)
         with self.accelerator.autocast():
             images = torch.cat((hr, sr.detach().to(hr.dtype)))
             both = self._judge(self.adversary, images, step, parts=2)
@@ -132,11 +139,9 @@ class Reconstruction:
 
     def _judge(self, adversary: nn.Module, rgb: Tensor, step: int, parts: int = 1) -> list[Tensor]:
         # Only DINO's heads want augmented images (MS 7): the U-Net looks at single pixels.
-        if isinstance(bare(adversary), DinoDiscriminator):
-            rng, rows = (
-                image_generator(self.seed + 3, step),
-                rows_of(self.accelerator, len(rgb), parts),
-            )
+        if self.augments:
+            rng = image_generator(self.seed + 3, step)
+            rows = rows_of(self.accelerator, len(rgb), parts)
             levels: list[Tensor] = adversary(rgb, rng, rows)
             return levels
         logits: list[Tensor] = adversary(rgb)

@@ -35,7 +35,7 @@ class RunPaths:
     data: tuple[Path, ...]
     out: Path
     lpips: Path | None = None  # a safetensors file; None takes the lpips package's weights
-    validation: Path | None = None  # a folder of sharp images; None validates on training images
+    validation: Path | None = None  # sharp images, or pairs in lr/ and hr/; None: training images
     start: Path | None = None  # weights of the same architecture to start from
     teacher: Path | None = None  # a merged teacher, for distillation
     codec_folder: Path | None = None  # TAESD, where a student inherits from it; None asks the hub
@@ -59,9 +59,10 @@ class Run:
         )
 
 
-def start_run(config: LoopConfig, paths: RunPaths) -> Run:
+def start_run(config: LoopConfig, paths: RunPaths, *, degraded: bool = True) -> Run:
     """Find the images, make the folder, write the config into it.
 
+    ``degraded=False``: LR is not looked at, so HR's pixels, thinned out, stand for it.
     Raises DataError, ConfigError and OutputError.
     """
     images = find_images(paths.data, config.crop_hr_px)
@@ -72,7 +73,6 @@ def start_run(config: LoopConfig, paths: RunPaths) -> Run:
             f"a batch of {config.batch} cannot be shared out among {accelerator.num_processes} "
             f"processes in {config.accumulate} pieces each: it must be a multiple of {pieces}"
         )
-    paths.out.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
         text = json.dumps(to_dict(config), indent=1)
         write_atomically(paths.out / "config.json", text.encode())
@@ -80,7 +80,7 @@ def start_run(config: LoopConfig, paths: RunPaths) -> Run:
         images,
         config.crop_hr_px,
         config.seed,
-        partial(_degrade, config),
+        partial(_degrade if degraded else _thin, config),
         image_generator,
         flip_all=config.flip_all,
     )
@@ -100,6 +100,10 @@ def _degrade(config: LoopConfig, hr: Tensor, rngs: list[torch.Generator]) -> Ten
     return degrade(hr, config.recipe, rngs)
 
 
+def _thin(config: LoopConfig, hr: Tensor, rngs: list[torch.Generator]) -> Tensor:
+    return hr[..., :: config.recipe.scale, :: config.recipe.scale].contiguous()
+
+
 def fresh(build: Callable[[], Network], seed: int) -> Network:
     """A network whose start hangs on ``seed`` alone."""
     # PyTorch initialises from its global generator; the fork leaves that as it was.
@@ -117,4 +121,7 @@ def make_optimizer(config: LoopConfig, module: nn.Module) -> Optimizer:
     """Adam, or AdamW where there is weight decay, over what trains (MS 11)."""
     kind = AdamW if config.weight_decay > 0 else Adam
     trained = [p for p in module.parameters() if p.requires_grad]
-    return kind(trained, config.lr, betas=config.betas, weight_decay=config.weight_decay)
+    fused = True if all(p.is_cuda for p in trained) else None
+    return kind(
+        trained, config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=fused
+    )

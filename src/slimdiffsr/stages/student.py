@@ -17,10 +17,17 @@ from slimdiffsr.checkpoint import load_strict, load_tensors, save_model
 from slimdiffsr.config import TrainConfig, to_dict
 from slimdiffsr.errors import ConfigError
 from slimdiffsr.models.sd_vae import Taesd
-from slimdiffsr.models.student import BaseStudent, Student, build_student, enlarge_bicubic
-from slimdiffsr.networks import load_codec
+from slimdiffsr.models.student import (
+    LatentStudent,
+    Student,
+    TinyStudent,
+    build_student,
+    enlarge_bicubic,
+)
+from slimdiffsr.networks import CodecKind, load_codec
 from slimdiffsr.stages.adversarial import Alternation, Attempt, build_adversary
 from slimdiffsr.stages.distilled import Distillation, Imitator, check_crop, inherit
+from slimdiffsr.stages.graphs import prepare
 from slimdiffsr.stages.reconstruction import Reconstruction, load_lpips
 from slimdiffsr.stages.run import RunPaths, channels_last, fresh, make_optimizer, start_run
 from slimdiffsr.stages.teacher_files import load_teacher
@@ -75,11 +82,15 @@ def find_teacher(config: TrainConfig, paths: RunPaths) -> Teacher | None:
 def first_student(config: TrainConfig, paths: RunPaths, teacher: Teacher | None) -> Student:
     """The student before its first step: fresh, inherited by pruning, or from ``paths.start``."""
     student = fresh(lambda: build_student(config.model), config.seed)
-    if config.init == "teacher" and teacher is not None and isinstance(student, BaseStudent):
+    if config.init == "teacher" and teacher is not None and not isinstance(student, TinyStudent):
+        kind: CodecKind = "kl" if config.model.ablation == "kl" else "taesd"
         codec = teacher.codec
-        if not isinstance(codec, Taesd):
-            codec = load_codec("taesd", paths.codec_folder)
-        inherit(student, teacher.unet.state_dict(), codec.state_dict())
+        if isinstance(codec, Taesd) != (kind == "taesd"):
+            codec = load_codec(kind, paths.codec_folder)
+        taesd = codec.state_dict() if isinstance(codec, Taesd) else None
+        inherit(student, teacher.unet.state_dict(), taesd)
+        if isinstance(student, LatentStudent) and taesd is None:
+            load_strict(student.codec, codec.state_dict(), "Stable Diffusion's autoencoder")
     if paths.start is not None:
         load_strict(student, load_tensors(paths.start)[0], str(paths.start))
     return student
@@ -107,7 +118,9 @@ class StudentTask:
         self.distillation = None
         if teacher is not None and config.distill is not None:
             learner = self._imitator(teacher).to(device)
-            self.distillation = Distillation(config.distill, teacher, config.seed, accelerator)
+            self.distillation = Distillation(
+                config.distill, teacher, config.seed, accelerator, graphs=config.graphs
+            )
         self.optimizers: dict[str, Optimizer] = {
             "student": make_optimizer(config, learner),
             "adversary": make_optimizer(config, adversary),
@@ -117,20 +130,20 @@ class StudentTask:
         self.validation = validation_set(
             config, paths, config.model.multiple_lr_px * config.model.scale
         )
-        self.learner = accelerator.prepare(torch.compile(learner) if config.compile else learner)
-        adversary = accelerator.prepare(adversary)
+        self.learner = prepare(learner, accelerator, compiled=config.compile, graphs=config.graphs)
         self.reconstruction = Reconstruction(
-            config.loss, lpips, adversary, accelerator, config.seed
+            config.loss, lpips, adversary, accelerator, config.seed, graphs=config.graphs
         )
-        networks = {"student": self.learner, "adversary": adversary}
+        networks = {"student": self.learner, "adversary": self.reconstruction.adversary}
         self.alternation = Alternation(
             config, accelerator, self.reconstruction, networks, self.optimizers
         )
 
     def _imitator(self, teacher: Teacher) -> nn.Module:
-        student = self.student
-        assert isinstance(student, BaseStudent)  # the config has seen to it
-        imitator = fresh(lambda: Imitator(student, teacher.unet.spec), self.config.seed)
+        mid = self.config.distill is not None and self.config.distill.mid
+        imitator = fresh(
+            lambda: Imitator(self.student, teacher.unet.spec, mid=mid), self.config.seed
+        )
         self.modules["adapters"] = imitator.adapters  # resumed, but not part of the model
         return imitator
 

@@ -19,6 +19,7 @@ from slimdiffsr.losses import total_variation
 from slimdiffsr.models.sd_vae import KLCodec
 from slimdiffsr.models.student import enlarge_bicubic
 from slimdiffsr.stages.adversarial import Alternation, Attempt, build_adversary
+from slimdiffsr.stages.graphs import prepare
 from slimdiffsr.stages.reconstruction import Reconstruction, load_lpips
 from slimdiffsr.stages.run import RunPaths, channels_last, fresh, make_optimizer, start_run
 from slimdiffsr.stages.teacher_config import TeacherConfig
@@ -145,12 +146,11 @@ class TeacherTask:
         self.base_lr = {"teacher": config.lr, "adversary": config.lr_adversary or config.lr}
         self.averages: dict[str, Average] = {}
         self.validation = validation_set(config, paths, unit_hr_px)
-        self.teacher = accelerator.prepare(teacher)
-        adversary = accelerator.prepare(adversary)
+        self.teacher = prepare(teacher, accelerator, graphs=config.graphs)
         self.reconstruction = Reconstruction(
-            config.loss, lpips, adversary, accelerator, config.seed
+            config.loss, lpips, adversary, accelerator, config.seed, graphs=config.graphs
         )
-        networks = {"teacher": self.teacher, "adversary": adversary}
+        networks = {"teacher": self.teacher, "adversary": self.reconstruction.adversary}
         self.alternation = Alternation(
             config, accelerator, self.reconstruction, networks, self.optimizers
         )
