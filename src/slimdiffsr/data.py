@@ -280,15 +280,16 @@ def training_batches(
         pairs,
         batch_sampler=numbers,
         num_workers=config.workers,
-        pin_memory=device.type == "cuda",
         worker_init_fn=keep_at_work,
     )
     for lr, hr, skipped in loader:
-        yield (
-            lr.to(device, non_blocking=True) * 2 - 1,
-            hr.to(device, non_blocking=True) * 2 - 1,
-            skipped,
-        )
+        yield _send(lr, device), _send(hr, device), skipped
+
+
+def _send(images: Tensor, device: torch.device) -> Tensor:
+    # Pinned here, not by a thread of the loader's: its calls would break a recording of passes.
+    pinned = images.pin_memory() if device.type == "cuda" else images
+    return pinned.to(device, non_blocking=True) * 2 - 1
 
 
 def _pool_batches(

@@ -77,14 +77,14 @@ def compact_uncertainty(scale: Literal[4, 8]) -> UncertaintyConfig:
     return UncertaintyConfig(
         recipe=Recipe(scale=scale),
         mean_only_steps=200,
-        steps=4_000,
+        steps=2_500,
         batch=32,
         crop_hr_px=256,
         lr=4e-4,
         lr_final=1e-5,
         warmup=50,
-        decay_from=1_000,
-        pool=8192,
+        decay_from=800,
+        pool=6144,
         flip_all=True,
     )
 
@@ -92,17 +92,17 @@ def compact_uncertainty(scale: Literal[4, 8]) -> UncertaintyConfig:
 def compact_prior() -> PriorConfig:
     """83.1 M parameters on images of 256 pixels; minutes on one large accelerator."""
     return PriorConfig(
-        steps=10_000,
+        steps=3_600,
         batch=64,
         crop_hr_px=256,
         lr=2e-4,
-        lr_final=2e-5,
-        warmup=200,
-        decay_from=7_000,
+        lr_final=1e-5,
+        warmup=100,
+        decay_from=1_800,
         weight_decay=1e-2,
-        ema=0.999,
+        ema=0.998,
         precision="bf16",
-        pool=8192,
+        graphs=True,
         flip_all=True,
     )
 

@@ -57,16 +57,16 @@ def compact_teacher(scale: Literal[4, 8]) -> TeacherConfig:
         # As for the compact students: less than the paper gives to VGG and DINO.
         loss=StudentLoss(lpips=1.0, gan=0.05, gan_from=500, lpips_jitter=True),
         discriminator_width=32,
-        steps=3_000,
+        steps=2_800,
         batch=16,
         crop_hr_px=256,
-        lr=2e-4,
+        lr=4e-4,
         lr_final=1e-5,
         warmup=100,
-        decay_from=1_000,
+        decay_from=1_400,
         weight_decay=1e-2,
         precision="bf16",
-        pool=8192,
+        graphs=True,
         flip_all=True,
     )
 
