@@ -15,7 +15,7 @@ from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 from scipy import stats
 
-from slimdiffsr.errors import DataError, OutputError, ScaleError
+from slimdiffsr.errors import DataError, InterruptedRunError, OutputError, ScaleError
 from slimdiffsr.evaluate import (
     TRUTH,
     Method,
@@ -191,6 +191,16 @@ def test_one_failing_method_does_not_lose_the_others(folders: tuple[Path, Path])
     assert messages["b", "fragile"] == "RuntimeError: out of memory"
     assert "instead of (64, 64, 3)" in messages["a", "same size"]
     assert "| same size | 0 |" in report_markdown([report])
+
+
+def test_an_interrupted_method_ends_the_run_and_is_no_failure_of_an_image(
+    folders: tuple[Path, Path],
+) -> None:
+    def interrupted(_: Rgb8) -> Rgb8:
+        raise InterruptedRunError("stopped")  # what the scene engine makes of Ctrl-C
+
+    with pytest.raises(InterruptedRunError):
+        score({"interrupted": interrupted}, *folders)
 
 
 def test_a_metric_that_fails_or_gives_nan_is_noted_and_the_rest_stands(

@@ -102,7 +102,7 @@ def evaluate(
                     reports.append(
                         run(every, pairs, metrics, store=store, save_to=save_to, progress=show)
                     )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, InterruptedRunError):
         raise InterruptedRunError(
             f"stopped; what is scored is kept in {out}, and the same command goes on from there"
         ) from None

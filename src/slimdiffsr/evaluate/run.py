@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimdiffsr.checkpoint import write_atomically
-from slimdiffsr.errors import DataError, DiskFullError, SlimDiffSRError
+from slimdiffsr.errors import DataError, DiskFullError, InterruptedRunError, SlimDiffSRError
 from slimdiffsr.evaluate.methods import Method, check_scale
 from slimdiffsr.evaluate.pairs import Pairs, pixels_sha256, read_rgb8
 from slimdiffsr.evaluate.report import TRUTH, Failure, Metric, Report, Sample
@@ -186,8 +186,8 @@ class _Run:
     def _restored(self, method: Method, images: _Images) -> Rgb8 | None:
         try:
             sr = method.restore(images.lr, images.name)
-        except DiskFullError:
-            raise  # not the method's fault, and it will not get better
+        except (DiskFullError, InterruptedRunError):
+            raise  # not the method's fault, and of no use to go on
         except Exception as error:  # as above
             self.report.failures.append(Failure(images.name, method.name, _explain(error)))
             return None
