@@ -72,6 +72,16 @@ def test_training_takes_the_training_part_of_each_tree_and_all_other_images(
     ]
 
 
+def test_linked_folders_are_followed_once_and_never_in_circles(tmp_path: Path) -> None:
+    trees.draw_images([tmp_path / "far" / "x.png"])
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "near").symlink_to(tmp_path / "far")
+    (tmp_path / "data" / "again").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "back").symlink_to(tmp_path / "data")
+    (found,) = training_images(tmp_path / "data")
+    assert found.name == "x.png"
+
+
 def test_find_images_takes_a_layout_by_its_prefix(tmp_path: Path) -> None:
     trees.aid(tmp_path / "AID")
     assert len(find_images([Path(f"aid:{tmp_path}")], 16).files) == 6

@@ -139,6 +139,9 @@ def test_lpips_as_a_metric_is_the_network_on_rgb_in_minus_one_to_one(tmp_path: P
     scaled = [torch.from_numpy(x / 127.5 - 1).permute(2, 0, 1)[None].float() for x in (sr, hr)]
     assert metric.compute(sample(sr, hr)) == pytest.approx(float(random_lpips()(*scaled)))
     assert metric.compute(sample(hr, hr)) == 0
+    assert metric.compute(sample(hr, sr)) == pytest.approx(metric.compute(sample(sr, hr)), abs=1e-7)
+    values = [metric.compute(sample(noisy(hr, s), hr)) for s in (0, 5, 15, 40)]
+    assert values == sorted(values)
 
 
 @pytest.fixture(scope="module")

@@ -231,6 +231,7 @@ def test_the_subpixel_shift_is_scikit_images(shift: tuple[float, float]) -> None
     found = subpixel_shift(reference, moved)
     np.testing.assert_allclose(found, expected, atol=0.0101)  # one step of the grid
     np.testing.assert_allclose(found, np.negative(shift), atol=0.03)
+    np.testing.assert_allclose(subpixel_shift(moved, reference), np.negative(found), atol=0.0101)
 
 
 # Detail that is true, missing or invented

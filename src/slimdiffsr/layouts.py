@@ -9,6 +9,7 @@ every machine, whatever other files are there (MS 13).
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -207,11 +208,10 @@ def images_below(folder: Path) -> list[Path]:
 
 def recognise(folder: Path) -> Layout:
     """The published tree whose root this folder is; else the layout ``folder``."""
-    for name in ("aid", "nwpu", "dota", "dior", "real-refrssrd", "pairs"):
-        layout = choose_layout(name)
-        if _looks_like(folder, layout):
-            return layout
-    return LAYOUTS["folder"]
+    inside = set(_subfolders(folder))
+    known = (layout for name, layout in LAYOUTS.items() if name != "folder")
+    found = (layout for layout in known if _looks_like(folder, inside, layout))
+    return next(found, LAYOUTS["folder"])
 
 
 def training_images(source: Path) -> list[Path]:
@@ -229,7 +229,7 @@ def training_images(source: Path) -> list[Path]:
         layout = choose_layout(name)
         root = _find_root(folder, layout, layout.training)
         return _part_images(root, layout, layout.training)
-    return sorted(_training_below(folder))
+    return sorted(_training_below(folder, set()))
 
 
 def sample_test_images(
@@ -276,18 +276,20 @@ def sample_test_images(
     return TestImages(chosen, root, tuple(sorted(picked)))
 
 
-def _training_below(folder: Path) -> Iterable[Path]:
+def _training_below(folder: Path, seen: set[Path]) -> Iterable[Path]:
+    real = folder.resolve()
+    if real in seen:  # links may lead to a folder again, and in circles
+        return
+    seen.add(real)
     layout = recognise(folder)
     if layout.name != "folder":
         yield from _part_images(folder, layout, layout.training)
         return
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from _training_below(path)
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
-            yield path
+    for entry in _entries(folder):
+        if entry.is_dir():
+            yield from _training_below(Path(entry), seen)
+        elif Path(entry).suffix.lower() in IMAGE_SUFFIXES:
+            yield Path(entry)
 
 
 def _recognise_around(folder: Path) -> Layout:
@@ -319,8 +321,7 @@ def _part_images(root: Path, layout: Layout, parts: Sequence[str]) -> list[Path]
     return images
 
 
-def _looks_like(folder: Path, layout: Layout) -> bool:
-    inside = set(_subfolders(folder))
+def _looks_like(folder: Path, inside: set[str], layout: Layout) -> bool:
     if layout.classes:
         return len(inside) > 1 and inside <= layout.classes
     if layout.name == "real-refrssrd":
@@ -362,19 +363,19 @@ def _shares_in_order(wanted: int | None, sizes: list[int]) -> list[int]:
 
 
 def _drawing(folder: Path, layout: Layout) -> str:
-    found = sorted(
-        f"{path.name}/" if path.is_dir() else path.name
-        for path in folder.iterdir()
-        if not path.name.startswith(".")
-    )
+    found = sorted(f"{e.name}/" if e.is_dir() else e.name for e in _entries(folder))
     more = f" and {len(found) - 8} more" if len(found) > 8 else ""
     return f"expected:{layout.tree}found: {', '.join(found[:8]) or 'nothing'}{more}"
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return sorted(
-        path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
+    return sorted(entry.name for entry in _entries(folder) if entry.is_dir())
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    # Without a call to the file system for each: folders hold 100,000 images, some over a network.
+    with os.scandir(folder) as entries:
+        return [entry for entry in entries if not entry.name.startswith(".")]
 
 
 def _check_folder(folder: Path) -> None:

@@ -85,6 +85,7 @@ def trust_metrics() -> tuple[Metric, ...]:
             "displacement of the result averaged back, against the input, in input pixels, BT.601 Y",
             lambda s: measure.spatial_shift_lr_px(s.sr, s.lr, s.scale),
             uses_truth=False,
+            digits=3,
         ),
         Metric("improvement", "higher", f"true {shares}", lambda s: last(s).improvement, digits=3),
         Metric("omission", "lower", f"missing {shares}", lambda s: last(s).omission, digits=3),
