@@ -5,7 +5,6 @@ import json
 import math
 import sys
 import time
-import types
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from accelerate.accelerator import Accelerator
 from PIL import Image
 from safetensors.torch import load_file
-from students import micro_training, seeded, write_images, write_lpips
+from students import micro_training, write_images, write_lpips
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
@@ -376,24 +375,6 @@ def test_training_starts_from_given_weights(
     given = load_file(start)
     for key, value in load_file(other.out / "model.safetensors").items():
         torch.testing.assert_close(value, given[key], rtol=0, atol=1e-6)
-
-
-def test_the_lpips_package_serves_where_no_file_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Packaged(nn.Module):
-        def __init__(self, net: str, verbose: bool) -> None:
-            super().__init__()
-            assert net == "squeeze"
-            self.weight = nn.Parameter(torch.tensor(2.0))
-
-        def forward(self, a: Tensor, b: Tensor) -> Tensor:
-            return self.weight * (a - b).abs().mean((1, 2, 3), keepdim=True)
-
-    module = types.ModuleType("lpips")
-    module.LPIPS = Packaged  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "lpips", module)
-    distance = load_lpips(None)
-    a = torch.rand(3, 3, 8, 8, generator=seeded())
-    assert distance(a, a + 1).tolist() == pytest.approx([2.0, 2.0, 2.0])
 
 
 def test_without_lpips_weights_the_error_says_what_to_do(

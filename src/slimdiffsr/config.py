@@ -21,6 +21,7 @@ __all__ = [
     "Blur",
     "DistillConfig",
     "LoopConfig",
+    "LpipsNet",
     "ModelConfig",
     "Noise",
     "Recipe",
@@ -236,12 +237,16 @@ class Recipe:
 # Training
 
 
+LpipsNet = Literal["squeeze", "vgg", "alex"]
+
+
 @dataclass(frozen=True, slots=True, config=_STRICT)
 class StudentLoss:
     """Weights of Eq. 20, and two cures for grids that LPIPS alone does not see."""
 
     l1: Weight = 1.0
     lpips: Weight = 2.5
+    lpips_net: LpipsNet = "squeeze"
     gan: Weight = 0.25
     gan_kind: Literal["hinge", "bce_s"] = "hinge"
     perceptual_from: Index = 0  # steps without LPIPS at the start

@@ -98,7 +98,7 @@ def paper_training(scale: Literal[4, 8] = 4) -> TrainConfig:
     return TrainConfig(
         model=ModelConfig(name=f"paper-x{scale}", scale=scale),
         recipe=Recipe(scale=scale),
-        loss=StudentLoss(gan_kind="bce_s"),
+        loss=StudentLoss(lpips_net="vgg", gan_kind="bce_s"),
         adversary="dino",
         distill=DistillConfig(),
         init="teacher",

@@ -55,6 +55,7 @@ app = typer.Typer(
 for command in (scenes.upscale, scenes.info, scenes.demo):
     app.command()(command)
 app.command("import-weights")(models.import_weights)
+app.command("import-lpips")(models.import_lpips)
 app.command()(models.interpolate)
 app.command("merge-teacher")(models.merge_teacher)
 app.command()(models.evaluate)

@@ -1,9 +1,9 @@
-"""Commands on models: import-weights, interpolate, merge-teacher, evaluate."""
+"""Commands on models: import-weights, import-lpips, interpolate, merge-teacher, evaluate."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -20,7 +20,7 @@ from slimdiffsr.cli.options import (
 )
 from slimdiffsr.errors import ConfigError
 
-__all__ = ["evaluate", "import_weights", "interpolate", "merge_teacher"]
+__all__ = ["evaluate", "import_lpips", "import_weights", "interpolate", "merge_teacher"]
 
 
 def import_weights(
@@ -35,6 +35,18 @@ def import_weights(
     refuse_existing(target, overwrite)
     digest = import_official(source, target, scale)
     print(f"{target}  sha256 {digest}")
+
+
+def import_lpips(
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    net: Annotated[str, typer.Option(help="squeeze, vgg or alex.")] = "vgg",
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+) -> None:
+    """Save LPIPS as the lpips package downloads it, for --lpips and for machines without it."""
+    from slimdiffsr.stages import import_lpips
+
+    refuse_existing(target, overwrite)
+    print(f"{target}  sha256 {import_lpips(target, cast(Any, net))}")
 
 
 def interpolate(

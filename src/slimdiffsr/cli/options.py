@@ -59,7 +59,9 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")
 ]
 MinutesOption = Annotated[float | None, typer.Option(help="Stop, saved, after this.")]
-LpipsOption = Annotated[Path | None, typer.Option(help="LPIPS-SqueezeNet weights, .safetensors.")]
+LpipsOption = Annotated[
+    Path | None, typer.Option(help="LPIPS weights, .safetensors; default: by the lpips package.")
+]
 DryRunOption = Annotated[bool, typer.Option(help="Print the resolved config and stop.")]
 DinoOption = Annotated[str, typer.Option(help="DINO ViT-B/16 for adversary=dino: name or folder.")]
 

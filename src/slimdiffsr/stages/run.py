@@ -31,7 +31,7 @@ class RunPaths:
 
     data: tuple[Path, ...]
     out: Path
-    lpips: Path | None = None  # safetensors of LPIPS-SqueezeNet; None takes the lpips package's
+    lpips: Path | None = None  # a safetensors file; None takes the lpips package's weights
     validation: Path | None = None  # a folder of sharp images; None validates on training images
     start: Path | None = None  # weights of the same architecture to start from
     teacher: Path | None = None  # a merged teacher, for distillation

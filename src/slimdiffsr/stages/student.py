@@ -94,9 +94,7 @@ class StudentTask:
         self.config = config
         self.accelerator = accelerator
         device = accelerator.device
-        lpips = load_lpips(paths.lpips)
-        if isinstance(lpips, nn.Module):
-            lpips.to(device)
+        lpips = load_lpips(paths.lpips, config.loss.lpips_net).to(device)
         teacher = find_teacher(config, paths)
         self.student = first_student(config, paths, teacher)
         self.student.unet.checkpointing = config.checkpointing

@@ -126,9 +126,7 @@ class TeacherTask:
                 "needs"
             )
         device = accelerator.device
-        lpips = load_lpips(paths.lpips)
-        if isinstance(lpips, nn.Module):
-            lpips.to(device)
+        lpips = load_lpips(paths.lpips, config.loss.lpips_net).to(device)
         teacher.to(device)
         teacher.unet.checkpointing = config.checkpointing
         if config.checkpointing and isinstance(teacher.codec, KLCodec):
