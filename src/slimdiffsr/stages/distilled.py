@@ -16,6 +16,7 @@ from slimdiffsr.models.pruning import prune
 from slimdiffsr.models.spec import UNetSpec
 from slimdiffsr.models.student import BaseStudent, Student
 from slimdiffsr.stages.graphs import Recorded
+from slimdiffsr.stages.processes import shares_of
 from slimdiffsr.teacher import Teacher
 
 __all__ = ["Distillation", "Imitator", "check_crop", "inherit"]
@@ -105,6 +106,7 @@ class Distillation:
             norm=config.norm,
             samples=config.samples,
             kernels=config.kernels,
+            shares=shares_of(self.accelerator),
         )
         total = config.mse * terms.mse + config.mmd_weight * terms.mmd
         return total, {"mse": terms.mse, "mmd": terms.mmd, "raw_mse": terms.raw_mse}

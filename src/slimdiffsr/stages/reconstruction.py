@@ -24,6 +24,7 @@ from slimdiffsr.losses import adversarial_loss, discriminator_loss, perceptual_l
 from slimdiffsr.models.discriminator import DinoDiscriminator
 from slimdiffsr.models.lpips import LPIPS, LPIPS_NETS, from_package, recognise
 from slimdiffsr.stages.graphs import Recorded, prepare
+from slimdiffsr.stages.processes import rows_of
 from slimdiffsr.training import bare
 
 __all__ = ["Distance", "Reconstruction", "import_lpips", "load_lpips"]
@@ -131,14 +132,17 @@ class Reconstruction:
         """What the adversary descends on, for a result that is already made."""
         self.adversary.requires_grad_(True)
         with self.accelerator.autocast():
-            both = self._judge(self.adversary, torch.cat((hr, sr.detach().to(hr.dtype))), step)
+            images = torch.cat((hr, sr.detach().to(hr.dtype)))
+            both = self._judge(self.adversary, images, step, parts=2)
             real, fake = zip(*(level.chunk(2) for level in both), strict=True)
             return discriminator_loss(list(real), list(fake), self.weights.gan_kind)
 
-    def _judge(self, adversary: nn.Module, rgb: Tensor, step: int) -> list[Tensor]:
+    def _judge(self, adversary: nn.Module, rgb: Tensor, step: int, parts: int = 1) -> list[Tensor]:
         # Only DINO's heads want augmented images (MS 7): the U-Net looks at single pixels.
         if self.augments:
-            levels: list[Tensor] = adversary(rgb, image_generator(self.seed + 3, step))
+            rng = image_generator(self.seed + 3, step)
+            rows = rows_of(self.accelerator, len(rgb), parts)
+            levels: list[Tensor] = adversary(rgb, rng, rows)
             return levels
         logits: list[Tensor] = adversary(rgb)
         return logits

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 from collections.abc import Callable
 from functools import partial
@@ -49,12 +48,12 @@ def train_student(
     task = StudentTask(config, paths, run.accelerator)
     result = train(
         config, task, run.batches, paths.out, run.accelerator,
-        max_minutes=max_minutes, on_progress=on_progress,
+        max_minutes=max_minutes, on_progress=on_progress, files_of=run.files_of,
     )  # fmt: skip
     if run.accelerator.is_main_process:
         about = {"step": str(result.step), "train_config": json.dumps(to_dict(config))}
         save_model(paths.out / "model.safetensors", task.averaged(), config.model, about)
-    return dataclasses.replace(result, unreadable=result.unreadable + run.unreadable)
+    return run.count(result)
 
 
 def find_teacher(config: TrainConfig, paths: RunPaths) -> Teacher | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from functools import partial
@@ -76,12 +75,12 @@ def train_teacher(
     task = TeacherTask(config, paths, teacher, run.accelerator)
     result = train(
         config, task, run.batches, paths.out, run.accelerator,
-        max_minutes=max_minutes, on_progress=on_progress,
+        max_minutes=max_minutes, on_progress=on_progress, files_of=run.files_of,
     )  # fmt: skip
     if run.accelerator.is_main_process:
         about = {"step": str(result.step), "train_config": json.dumps(to_dict(config))}
         save_adapted(paths.out / "teacher.safetensors", teacher, adaptation, hashes, about)
-    return dataclasses.replace(result, unreadable=result.unreadable + run.unreadable)
+    return run.count(result)
 
 
 def check_base(out: Path, hashes: dict[str, str]) -> None:
