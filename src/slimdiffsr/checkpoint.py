@@ -143,7 +143,8 @@ def load_model(
     model = build_student(config)
     load_strict(model, tensors, str(path))
     model.eval().requires_grad_(False)
-    return LoadedModel(model, config, config.name, digest, metadata)
+    suffix = "" if config.ablation == "ours" else f" ({config.ablation})"
+    return LoadedModel(model, config, config.name + suffix, digest, metadata)
 
 
 def _read_config(path: Path, text: str) -> ModelConfig:

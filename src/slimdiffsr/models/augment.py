@@ -12,10 +12,10 @@ __all__ = ["Rows", "augment"]
 
 
 class Rows(NamedTuple):
-    """Which images of a larger batch of ``count`` these are: what is drawn for it is theirs."""
+    """Which images of a larger ``batch`` these are: what is drawn for those is theirs."""
 
-    count: int
-    index: list[int]
+    batch: int
+    numbers: list[int]
 
 
 def all_rows(rgb: Tensor) -> Rows:
@@ -34,7 +34,7 @@ def augment(rgb: Tensor, rng: torch.Generator, rows: Rows | None = None) -> Tens
 
 def recolour(rgb: Tensor, rng: torch.Generator, rows: Rows) -> Tensor:
     """Brightness +-0.5, saturation 0 to 2, contrast 0.5 to 1.5."""
-    draws = torch.rand(3, rows.count, 1, 1, 1, generator=rng)[:, rows.index].to(rgb)
+    draws = torch.rand(3, rows.batch, 1, 1, 1, generator=rng)[:, rows.numbers].to(rgb)
     brightness, saturation, contrast = draws.unbind()
     rgb = rgb + (brightness - 0.5)
     grey = rgb.mean(1, keepdim=True)
@@ -49,8 +49,8 @@ def translate(rgb: Tensor, rng: torch.Generator, rows: Rows, ratio: float = 1 / 
     h, w = rgb.shape[2:]
     most_y, most_x = round(h * ratio), round(w * ratio)
     padded = F.pad(rgb, (most_x, most_x, most_y, most_y))
-    dy = torch.randint(0, 2 * most_y + 1, (rows.count,), generator=rng)[rows.index].tolist()
-    dx = torch.randint(0, 2 * most_x + 1, (rows.count,), generator=rng)[rows.index].tolist()
+    dy = torch.randint(0, 2 * most_y + 1, (rows.batch,), generator=rng)[rows.numbers].tolist()
+    dx = torch.randint(0, 2 * most_x + 1, (rows.batch,), generator=rng)[rows.numbers].tolist()
     return torch.stack(
         [image[:, y : y + h, x : x + w] for image, y, x in zip(padded, dy, dx, strict=True)]
     )
@@ -60,10 +60,10 @@ def cut_out(rgb: Tensor, rng: torch.Generator, rows: Rows, ratio: float = 0.5) -
     """Set a box of ``ratio`` of each side to zero; it may reach beyond the image."""
     h, w = rgb.shape[2:]
     box_h, box_w = round(h * ratio), round(w * ratio)
-    top = torch.randint(0, h + 1, (rows.count, 1), generator=rng)[rows.index] - box_h // 2
-    left = torch.randint(0, w + 1, (rows.count, 1), generator=rng)[rows.index] - box_w // 2
+    top = torch.randint(0, h + 1, (rows.batch, 1), generator=rng)[rows.numbers] - box_h // 2
+    left = torch.randint(0, w + 1, (rows.batch, 1), generator=rng)[rows.numbers] - box_w // 2
     y, x = torch.arange(h), torch.arange(w)
-    rows = (y >= top) & (y < top + box_h)
+    lines = (y >= top) & (y < top + box_h)
     columns = (x >= left) & (x < left + box_w)
-    kept = ~(rows[:, None, :, None] & columns[:, None, None, :])
+    kept = ~(lines[:, None, :, None] & columns[:, None, None, :])
     return rgb * kept.to(rgb)

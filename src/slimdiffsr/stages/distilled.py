@@ -14,7 +14,7 @@ from slimdiffsr.distillation import Adapters, compare_features
 from slimdiffsr.errors import ConfigError
 from slimdiffsr.models.pruning import prune
 from slimdiffsr.models.spec import UNetSpec
-from slimdiffsr.models.student import BaseStudent, Student
+from slimdiffsr.models.student import BaseStudent, LatentStudent, Student
 from slimdiffsr.stages.graphs import Recorded
 from slimdiffsr.stages.processes import shares_of
 from slimdiffsr.teacher import Teacher
@@ -34,11 +34,13 @@ def check_crop(config: TrainConfig, unet: UNetSpec) -> None:
 
 
 def inherit(
-    student: BaseStudent, teacher: Mapping[str, Tensor], taesd: Mapping[str, Tensor]
+    student: BaseStudent | LatentStudent,
+    teacher: Mapping[str, Tensor],
+    taesd: Mapping[str, Tensor] | None,
 ) -> None:
     """Semantic-aware pruning (MS 8.3), in place: from the weights of the teacher's UNet and TAESD.
 
-    Raises WeightsError where their widths differ.
+    Without ``taesd`` another autoencoder keeps what it has. Raises WeightsError where their widths differ.
     """
     pruned = prune(student.state_dict(), student.unet.spec, teacher, taesd)
     student.load_state_dict(pruned.weights)

@@ -17,8 +17,14 @@ from slimdiffsr.checkpoint import load_strict, load_tensors, save_model
 from slimdiffsr.config import TrainConfig, to_dict
 from slimdiffsr.errors import ConfigError
 from slimdiffsr.models.sd_vae import Taesd
-from slimdiffsr.models.student import BaseStudent, Student, build_student, enlarge_bicubic
-from slimdiffsr.networks import load_codec
+from slimdiffsr.models.student import (
+    LatentStudent,
+    Student,
+    TinyStudent,
+    build_student,
+    enlarge_bicubic,
+)
+from slimdiffsr.networks import CodecKind, load_codec
 from slimdiffsr.stages.adversarial import Alternation, Attempt, build_adversary
 from slimdiffsr.stages.distilled import Distillation, Imitator, check_crop, inherit
 from slimdiffsr.stages.graphs import prepare
@@ -76,11 +82,15 @@ def find_teacher(config: TrainConfig, paths: RunPaths) -> Teacher | None:
 def first_student(config: TrainConfig, paths: RunPaths, teacher: Teacher | None) -> Student:
     """The student before its first step: fresh, inherited by pruning, or from ``paths.start``."""
     student = fresh(lambda: build_student(config.model), config.seed)
-    if config.init == "teacher" and teacher is not None and isinstance(student, BaseStudent):
+    if config.init == "teacher" and teacher is not None and not isinstance(student, TinyStudent):
+        kind: CodecKind = "kl" if config.model.ablation == "kl" else "taesd"
         codec = teacher.codec
-        if not isinstance(codec, Taesd):
-            codec = load_codec("taesd", paths.codec_folder)
-        inherit(student, teacher.unet.state_dict(), codec.state_dict())
+        if isinstance(codec, Taesd) != (kind == "taesd"):
+            codec = load_codec(kind, paths.codec_folder)
+        taesd = codec.state_dict() if isinstance(codec, Taesd) else None
+        inherit(student, teacher.unet.state_dict(), taesd)
+        if isinstance(student, LatentStudent) and taesd is None:
+            load_strict(student.codec, codec.state_dict(), "Stable Diffusion's autoencoder")
     if paths.start is not None:
         load_strict(student, load_tensors(paths.start)[0], str(paths.start))
     return student
