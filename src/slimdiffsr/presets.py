@@ -153,6 +153,7 @@ def micro_training() -> TrainConfig:
         loss=StudentLoss(lpips=0.5, gan=0.05, gan_from=20),
         discriminator_width=8,
         distill=DistillConfig(samples=128),
+        init="teacher",
         steps=300,
         batch=4,
         crop_hr_px=64,
