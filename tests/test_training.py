@@ -272,8 +272,9 @@ def test_what_is_not_finite_stops_the_run_which_names_step_and_files_and_keeps_t
     names = str(error.value).split("whose batch was from ")[1].split(";")[0].split(", ")
     # The third batch of two, found again by what it looked like.
     batches = list(training_batches(config, pairs, 0, device=torch.device("cpu")))
-    for name, hr in zip(names, batches[2][1], strict=True):
-        assert cut_from(hr, Path(name))
+    for hr in batches[2][1]:
+        assert any(cut_from(hr, Path(name)) for name in names)
+    assert len(set(names)) == len(names) <= 2
     state = load_state(tmp_path / "out" / STATE_FILE)
     assert state["step"] == 2
     assert torch.isfinite(state["modules"]["sum"]["weight"]).all()

@@ -25,7 +25,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from slimdiffsr.checkpoint import load_strict
 from slimdiffsr.config import LoopConfig
-from slimdiffsr.errors import TrainingError, WeightsError
+from slimdiffsr.errors import OutputError, TrainingError, WeightsError
 from slimdiffsr.state import load_state, save_state
 
 __all__ = ["Average", "Batches", "Progress", "Task", "TrainResult", "learning_rate_factor", "train"]
@@ -144,11 +144,11 @@ def train(
                     logger.write(step, progress.losses, progress.images_per_s)
                     if show is not None:
                         show(progress)
-                if step % config.validate_every == 0 and accelerator.is_main_process:
-                    logger.write(step, task.validate(step, out))
                 if step % config.save_every == 0:
                     watch.check()
                     _save(task, step, out, accelerator)
+                if step % config.validate_every == 0 and accelerator.is_main_process:
+                    logger.write(step, task.validate(step, out))
                 if ending.due(step):
                     break
         except KeyboardInterrupt:
@@ -215,7 +215,7 @@ class _Watch:
         )
 
     def _name_files(self, step: int) -> str:
-        files = [] if self.files_of is None else [str(path) for path in self.files_of(step)]
+        files = [] if self.files_of is None else list(dict.fromkeys(map(str, self.files_of(step))))
         if not files:
             return ""
         more = f" and {len(files) - MOST_NAMES} more" if len(files) > MOST_NAMES else ""
@@ -357,23 +357,32 @@ class _Clock:
 
 
 class _Logger:
-    """TensorBoard on the main process, silent elsewhere."""
+    """TensorBoard on the main process, silent elsewhere. Raises OutputError."""
 
     def __init__(self, folder: Path, first_step: int, active: bool) -> None:
-        self.writer = SummaryWriter(str(folder), purge_step=first_step + 1) if active else None
+        self.folder = folder
+        with self._whole():
+            self.writer = SummaryWriter(str(folder), purge_step=first_step + 1) if active else None
 
     def write(
         self, step: int, values: Mapping[str, float], images_per_s: float | None = None
     ) -> None:
         if self.writer is None:
             return
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
         if images_per_s is not None:
-            self.writer.add_scalar("images_per_s", images_per_s, step)
+            values = {**values, "images_per_s": images_per_s}
+        with self._whole():
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Write out what is left; a full disk is reported where weights are saved."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # all that counts is reported where it is saved
             if self.writer is not None:
                 self.writer.close()
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(f"cannot write logs into {self.folder}: {error.strerror}") from None

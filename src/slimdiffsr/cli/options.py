@@ -53,7 +53,9 @@ CodecFolderOption = Annotated[
 FrozenCodecOption = Annotated[str, typer.Option("--codec", help="taesd or kl.")]
 DataOption = Annotated[list[Path], typer.Option(help="Folder of sharp images; repeat for more.")]
 OutOption = Annotated[Path, typer.Option(help="Folder of the run; the same again resumes.")]
-ValidationOption = Annotated[Path | None, typer.Option(help="Folder of sharp images.")]
+ValidationOption = Annotated[
+    Path | None, typer.Option(help="Folder of sharp images, or of pairs in lr/ and hr/.")
+]
 StartOption = Annotated[Path | None, typer.Option(help="Weights to start from.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")

@@ -24,7 +24,6 @@ from slimdiffsr.cli.options import (
     StartOption,
     UNetOption,
     ValidationOption,
-    make_folder,
     teacher_base,
 )
 from slimdiffsr.cli.show import tell_training, training_progress
@@ -67,7 +66,6 @@ def train_student(
     resolved = _resolve(load_preset(config), set_, dry_run)
     from slimdiffsr.stages import RunPaths, train_student
 
-    make_folder(out)
     paths = RunPaths(tuple(data), out, lpips, validation, start, teacher, codec_folder, dino)
     with training_progress(resolved.steps) as show:
         result = train_student(resolved, paths, max_minutes=max_minutes, on_progress=show)
@@ -100,7 +98,6 @@ def train_teacher(
     from slimdiffsr.stages import RunPaths
     from slimdiffsr.stages.teacher import train_teacher
 
-    make_folder(out)
     base = teacher_base(estimator, unet, sd_folder, codec, codec_folder)
     paths = RunPaths(tuple(data), out, lpips, validation, dino=dino)
     with training_progress(resolved.steps) as show:

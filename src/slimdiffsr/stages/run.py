@@ -35,7 +35,7 @@ class RunPaths:
     data: tuple[Path, ...]
     out: Path
     lpips: Path | None = None  # a safetensors file; None takes the lpips package's weights
-    validation: Path | None = None  # a folder of sharp images; None validates on training images
+    validation: Path | None = None  # sharp images, or pairs in lr/ and hr/; None: training images
     start: Path | None = None  # weights of the same architecture to start from
     teacher: Path | None = None  # a merged teacher, for distillation
     codec_folder: Path | None = None  # TAESD, where a student inherits from it; None asks the hub
@@ -73,7 +73,6 @@ def start_run(config: LoopConfig, paths: RunPaths, *, degraded: bool = True) -> 
             f"a batch of {config.batch} cannot be shared out among {accelerator.num_processes} "
             f"processes in {config.accumulate} pieces each: it must be a multiple of {pieces}"
         )
-    paths.out.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
         text = json.dumps(to_dict(config), indent=1)
         write_atomically(paths.out / "config.json", text.encode())
