@@ -86,6 +86,7 @@ def batch() -> tuple[Tensor, Tensor]:
     [
         (None, {"l1"}),
         (dataclasses.replace(DISTIL, mmd_weight=0.0), {"l1", "mse", "mmd", "raw_mse"}),
+        (dataclasses.replace(DISTIL, mid=True), {"l1", "mse", "mmd", "raw_mse"}),
         (DISTIL, {"l1", "mse", "mmd", "raw_mse"}),
     ],
 )
@@ -139,12 +140,14 @@ class Echo(nn.Module):
         return self.student.restore_with_blocks(enlarged)[1]
 
 
-def test_a_teacher_that_is_the_student_has_nothing_to_teach() -> None:
+@pytest.mark.parametrize("mid", [False, True])
+def test_a_teacher_that_is_the_student_has_nothing_to_teach(mid: bool) -> None:
     student = fresh(lambda: build_student(MODEL), 0)
     assert isinstance(student, BaseStudent)
     echo: Any = Echo(student)
-    distillation = Distillation(DISTIL, echo, 0, Accelerator())
-    imitator = Imitator(student, PRIOR)
+    distillation = Distillation(dataclasses.replace(DISTIL, mid=mid), echo, 0, Accelerator())
+    imitator = Imitator(student, PRIOR, mid=mid)
+    assert len(imitator.adapters) == 4 + mid
     lr, hr = batch()
     sr, adapted = imitator(lr)
     torch.testing.assert_close(sr, student(lr))

@@ -209,6 +209,7 @@ class DistillConfig:
     norm: Literal["teacher_rms", "none"] = "teacher_rms"
     samples: Annotated[int, Field(ge=2)] = 1024  # channel vectors a block and step
     kernels: Literal[1, 5] = 1
+    mid: bool = False  # also what the student's middle block stands in for, as a fifth block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)

@@ -140,7 +140,10 @@ class StudentTask:
         )
 
     def _imitator(self, teacher: Teacher) -> nn.Module:
-        imitator = fresh(lambda: Imitator(self.student, teacher.unet.spec), self.config.seed)
+        mid = self.config.distill is not None and self.config.distill.mid
+        imitator = fresh(
+            lambda: Imitator(self.student, teacher.unet.spec, mid=mid), self.config.seed
+        )
         self.modules["adapters"] = imitator.adapters  # resumed, but not part of the model
         return imitator
 
