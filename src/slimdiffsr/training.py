@@ -117,7 +117,8 @@ def train(
 
     Finds the state in ``out`` and goes on from there. Raises TrainingError when a loss or weight is
     not finite; the last good state stays on disk. Ctrl-C and SIGTERM end the step, save and raise
-    KeyboardInterrupt; a second one does not wait. Only the main process saves and reports.
+    KeyboardInterrupt; a second one does not wait, unless there are several processes. Only the main
+    process saves and reports.
 
     batches: from the steps already done to this process's LR and HR in [-1, 1], and how many
     unreadable images were passed over, for each step that is left. files_of: from a step, 1 being
@@ -253,7 +254,8 @@ class _Ending:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked or (self.alone and self.between_steps):
+        # torchrun repeats to its processes what a terminal has already sent them.
+        if self.alone and (self.asked or self.between_steps):
             raise KeyboardInterrupt
         self.asked = True
 
