@@ -110,7 +110,7 @@ def run_stages(out: Path, base: TeacherBase, paths: RunPaths, merged: Path) -> N
         UNCERTAINTIES["micro"], **(few | {"batch": 4, "accumulate": 2, "mean_only_steps": 1})
     )
     train_uncertainty(uncertainty, at("uncertainty"), codec, on_progress=note("uncertainty"))
-    teacher = micro_teacher(**few)
+    teacher = micro_teacher(**(few | {"batch": 4, "accumulate": 2}))
     train_teacher(teacher, at("teacher"), base, on_progress=note("teacher"))
     if not merged.exists():
         merge_teacher(out / "teacher" / "teacher.safetensors", base, merged)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from accelerate.accelerator import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 
 from slimdiffsr.distillation import Shares
 from slimdiffsr.errors import ConfigError
 from slimdiffsr.models.augment import Rows
 
-__all__ = ["join", "rows_of", "shares_of"]
+__all__ = ["join", "rows_of", "share_gradients", "shares_of"]
 
 
 def join(precision: str) -> Accelerator:
@@ -29,6 +30,16 @@ def join(precision: str) -> Accelerator:
             f"{accelerator.device.type}: start one, or as many as there are GPUs"
         )
     return accelerator
+
+
+def share_gradients(
+    accelerator: Accelerator, network: nn.Module, *, now: bool
+) -> AbstractContextManager[Any]:
+    """Around forward and backward: whether gradients go to the other processes now, or later.
+
+    They add up where they are until the last piece of a batch takes all of them along.
+    """
+    return nullcontext() if now else accelerator.no_sync(network)
 
 
 def shares_of(accelerator: Accelerator) -> Shares:
