@@ -379,7 +379,7 @@ def test_the_papers_values_are_the_presets() -> None:
     assert student.distill.mmd_weight == 0.1
     assert student.weight_decay == 0 < teacher.weight_decay  # Adam, and AdamW
     for loss in (teacher.loss, student.loss):
-        assert (loss.l1, loss.lpips, loss.gan) == (1, 2.5, 0.25)
+        assert (loss.l1, loss.lpips, loss.lpips_net, loss.gan) == (1, 2.5, "vgg", 0.25)
     for name, config in TEACHERS.items():
         assert parse(TeacherConfig, json.loads(json.dumps(to_dict(config)))) == config
         assert PRESETS[name].recipe == config.recipe

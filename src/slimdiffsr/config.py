@@ -151,7 +151,7 @@ class StudentLoss:
 
     l1: Weight = 1.0
     lpips: Weight = 2.5
-    lpips_net: LpipsNet = "squeeze"
+    lpips_net: LpipsNet = "squeeze"  # what LPIPS looks with; vgg in the paper's kin (MS 7)
     gan: Weight = 0.25
     gan_kind: Literal["hinge", "bce_s"] = "hinge"
     perceptual_from: Index = 0  # steps without LPIPS at the start
