@@ -35,7 +35,11 @@ from slimdiffsr.stages.teacher_files import TeacherBase, merge_teacher
 from slimdiffsr.state import load_state
 from slimdiffsr.training import AGREE_EVERY, STATE_FILE, Progress, TrainResult, train
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    # From Python 3.12 on, where the process has threads; those here hold no locks.
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
 
 
 def free_port() -> int:
