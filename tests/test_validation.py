@@ -57,7 +57,9 @@ def test_pairs_keep_their_own_lr_which_shows_the_same_ground(
 
 def test_pairs_that_do_not_fit_are_named(paths: RunPaths, tmp_path: Path) -> None:
     paired = dataclasses.replace(paths, validation=write_pairs(tmp_path / "pairs", shrink=2))
-    with pytest.raises(DataError, match=r"image0.png has 52 x 36 pixels, .* not 4 times as large"):
+    with pytest.raises(
+        DataError, match=r"image0.png has 52 x 36 pixels, .*104 x 72 are not 4 times"
+    ):
         validation_set(micro_training(), paired, 32)
     (tmp_path / "pairs" / "lr" / "image0.png").unlink()
     with pytest.raises(DataError, match=r"cannot read the image .*lr/image0.png"):

@@ -31,15 +31,17 @@ def validation_set(
 ) -> list[tuple[Tensor, Tensor]]:
     """LR and HR in [0, 1], (3, h, w): fixed centre crops, with fixed degradations or their own LR.
 
-    ``paths.validation`` holds sharp images, or pairs of one name in its folders ``lr`` and ``hr``.
+    ``paths.validation`` holds sharp images, or pairs of one name in its folders ``lr`` and ``hr``;
+    without it training images serve.
     ``unit_hr_px``: what the sides of HR must be multiples of. Unreadable images are passed over.
     Raises DataError when none is left, or a pair does not fit.
     """
-    folder = paths.validation
-    paired = folder is not None and (folder / "hr").is_dir() and (folder / "lr").is_dir()
-    folders: Sequence[Path] = (
-        paths.data if folder is None else (folder / "hr" if paired else folder,)
+    folders: Sequence[Path] = paths.data if paths.validation is None else (paths.validation,)
+    paired = paths.validation is not None and all(
+        (folders[0] / name).is_dir() for name in ("lr", "hr")
     )
+    if paired:
+        folders = (folders[0] / "hr",)
     files = _spread(find_images(folders, max(unit_hr_px, SMALLEST_PX)).files, config)
     pairs = []
     for number, file in enumerate(files):
@@ -49,7 +51,9 @@ def validation_set(
             continue
         window = _centre(hr, unit_hr_px, config.recipe.scale)
         if paired:
-            pairs.append((_partner(file, hr, window, config.recipe.scale), window.of(hr)))
+            lr_file = folders[0].with_name("lr") / file.relative_to(folders[0])
+            lr = _partner(lr_file, hr, window, config.recipe.scale)
+            pairs.append((lr, window.of(hr)))
             continue
         rng = image_generator(config.seed, STREAM + number)
         hr = window.of(hr)
@@ -88,15 +92,14 @@ def _centre(hr: Tensor, unit_hr_px: int, scale: int) -> _Window:
     return _Window(y, x, height, width)
 
 
-def _partner(file: Path, hr: Tensor, window: _Window, scale: int) -> Tensor:
-    """The part of the LR image of the same name that shows the window."""
-    lr_file = file.parents[1] / "lr" / file.name
+def _partner(lr_file: Path, hr: Tensor, window: _Window, scale: int) -> Tensor:
+    """The part of an LR image that shows the window."""
     lr = read_rgb(lr_file)
     expected = tuple(side // scale for side in hr.shape[1:])
     if tuple(lr.shape[1:]) != expected or any(side % scale for side in hr.shape[1:]):
         raise DataError(
-            f"{lr_file} has {lr.shape[2]} x {lr.shape[1]} pixels, which {file} with {hr.shape[2]} x "
-            f"{hr.shape[1]} is not {scale} times as large as"
+            f"{lr_file} has {lr.shape[2]} x {lr.shape[1]} pixels, and its partner's {hr.shape[2]} x "
+            f"{hr.shape[1]} are not {scale} times as many along each side"
         )
     return _Window(*(value // scale for value in window)).of(lr)
 
