@@ -191,6 +191,9 @@ class TeacherTask:
         values = measure("", blind=False)
         draw_maps(maps, [hr for _, hr in self.validation], folder / f"{step:07d}-timestep.png")
         seen = torch.cat([m.flatten() for m in maps])
-        values |= {"val/timestep": float(seen.mean()), "val/timestep_std": float(seen.std(correction=0))}
+        values |= {
+            "val/timestep": float(seen.mean()),
+            "val/timestep_std": float(seen.std(correction=0)),
+        }
         blind = measure("-mean", blind=True)
         return values | {key.replace("val/", "val_mean/"): value for key, value in blind.items()}
