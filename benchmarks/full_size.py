@@ -24,13 +24,12 @@ import torch
 from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 
-from slimdiffsr.bench.diffusion import full_kl
 from slimdiffsr.config import DistillConfig, LoopConfig, ModelConfig, StudentLoss
 from slimdiffsr.diffusion import noise_schedule
 from slimdiffsr.losses import total_variation
 from slimdiffsr.models.discriminator import DinoDiscriminator, DinoFeatures
 from slimdiffsr.models.lpips import LPIPS
-from slimdiffsr.models.sd_vae import KLCodec
+from slimdiffsr.models.sd_vae import KLCodec, build_kl
 from slimdiffsr.models.spec import SD21, PredictorSpec
 from slimdiffsr.models.student import BaseStudent, enlarge_bicubic
 from slimdiffsr.models.uncertainty import NoiseLevelPredictor, UncertaintyEstimator
@@ -55,7 +54,7 @@ def _full_teacher() -> Teacher:
     predictor = NoiseLevelPredictor(PredictorSpec(), schedule)
     unet, estimator = UNet(SD21), UncertaintyEstimator()
     prompt = torch.randn(1, 77, 1024)
-    return Teacher(unet, full_kl(), estimator, predictor, schedule, prompt=prompt)
+    return Teacher(unet, build_kl(), estimator, predictor, schedule, prompt=prompt)
 
 
 def full_reconstruction(accelerator: Accelerator) -> tuple[Reconstruction, nn.Module]:
