@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from slimdiffsr.cli import evaluate, figures, models, scenes, testset, train
+from slimdiffsr.cli.bench import bench
 from slimdiffsr.cli.show import note, sentence
 from slimdiffsr.errors import ConfigError, InterruptedRunError, SlimDiffSRError
 
@@ -60,6 +61,7 @@ app.command("merge-teacher")(models.merge_teacher)
 app.command("make-testset")(testset.make_testset)
 app.command("import-dists")(testset.import_dists)
 app.command()(evaluate.evaluate)
+app.command()(bench)
 
 train_app = typer.Typer(help="Train models.", no_args_is_help=True)
 train_app.command("uncertainty")(train.train_uncertainty)

@@ -81,8 +81,8 @@ class KLCodec(nn.Module):
         return out
 
 
-def build_kl(widths: Sequence[int], *, unscale: bool = True) -> KLCodec:
-    """Stable Diffusion's autoencoder with fresh weights; its own widths are 128, 256, 512, 512.
+def build_kl(widths: Sequence[int] = (128, 256, 512, 512), *, unscale: bool = True) -> KLCodec:
+    """Stable Diffusion's autoencoder with fresh weights; the default is its true size.
 
     Raises ConfigError where diffusers is missing.
     """
