@@ -1,7 +1,8 @@
 """One optimisation step at the paper's true size, with random weights, as JSON lines.
 
-Seconds and peak memory of stage 1 (``teacher``: reconstruction and total variation, without
-adversary and LPIPS) or of stage 2 (``student``: distillation from a teacher without gradients):
+Seconds and peak memory of stage 1 (``teacher``) or of stage 2 (``student``, distilled from a
+teacher without gradients), each with all losses of the paper: L1, LPIPS by VGG16, the adversary on
+DINO ViT-B/16 and its own step, total variation or distillation:
 
     python benchmarks/full_size.py teacher --steps 1
     python benchmarks/full_size.py teacher --device cuda --bf16 --batch 2 --checkpointing on off
@@ -15,27 +16,34 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
 import torch
+from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 
-from slimdiffsr.bench.diffusion import full_kl
-from slimdiffsr.config import ModelConfig
+from slimdiffsr.config import DistillConfig, LoopConfig, ModelConfig, StudentLoss
 from slimdiffsr.diffusion import noise_schedule
-from slimdiffsr.distillation import Adapters, compare_features
 from slimdiffsr.losses import total_variation
-from slimdiffsr.models.sd_vae import KLCodec
+from slimdiffsr.models.discriminator import DinoDiscriminator, DinoFeatures
+from slimdiffsr.models.lpips import LPIPS
+from slimdiffsr.models.sd_vae import KLCodec, build_kl
 from slimdiffsr.models.spec import SD21, PredictorSpec
 from slimdiffsr.models.student import BaseStudent, enlarge_bicubic
 from slimdiffsr.models.uncertainty import NoiseLevelPredictor, UncertaintyEstimator
 from slimdiffsr.models.unet import UNet
+from slimdiffsr.stages.adversarial import Alternation, Attempt
+from slimdiffsr.stages.distilled import Distillation, Imitator
+from slimdiffsr.stages.reconstruction import Reconstruction
+from slimdiffsr.stages.run import make_optimizer
 from slimdiffsr.teacher import Teacher, adapt
 
+Step = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
-def full_teacher(device: str) -> Teacher:
+
+def full_teacher(device: torch.device) -> Teacher:
     """The paper's teacher: Stable Diffusion's UNet and autoencoder, with random weights."""
     with torch.device(device):
         return _full_teacher()
@@ -46,58 +54,76 @@ def _full_teacher() -> Teacher:
     predictor = NoiseLevelPredictor(PredictorSpec(), schedule)
     unet, estimator = UNet(SD21), UncertaintyEstimator()
     prompt = torch.randn(1, 77, 1024)
-    return Teacher(unet, full_kl(), estimator, predictor, schedule, prompt=prompt)
+    return Teacher(unet, build_kl(), estimator, predictor, schedule, prompt=prompt)
 
 
-def teacher_step(device: str, checkpointing: bool = True) -> Callable[[Tensor, Tensor], Tensor]:
-    """Stage 1; with ``checkpointing`` UNet and decoder are recomputed on the way back."""
-    teacher = full_teacher(device)
+def full_reconstruction(accelerator: Accelerator) -> tuple[Reconstruction, nn.Module]:
+    """The paper's L_Rec: LPIPS by VGG16, heads on DINO ViT-B/16; backbones with random weights."""
+    from transformers import ViTConfig, ViTModel
+
+    lpips = LPIPS("vgg").eval().requires_grad_(False).to(accelerator.device)
+    backbone = DinoFeatures(ViTModel(ViTConfig(), add_pooling_layer=False))
+    adversary = DinoDiscriminator(backbone).to(accelerator.device)
+    weights = StudentLoss(lpips_net="vgg", gan_kind="bce_s")
+    return Reconstruction(weights, lpips, adversary, accelerator, seed=0), adversary
+
+
+def teacher_step(accelerator: Accelerator, batch: int, checkpointing: bool) -> Step:
+    """Stage 1: Eq. 22, then the adversary's step.
+
+    With ``checkpointing`` UNet and decoder are recomputed on the way back.
+    """
+    teacher = full_teacher(accelerator.device)
     adapt(teacher)
-    teacher.to(device).train()
+    teacher.to(accelerator.device).train()
     teacher.unet.checkpointing = checkpointing
     if checkpointing and isinstance(teacher.codec, KLCodec):
         teacher.codec.vae.enable_gradient_checkpointing()
-    optimiser = torch.optim.AdamW(trained(teacher.parameters()), lr=2e-4)
+    reconstruction, adversary = full_reconstruction(accelerator)
 
-    def step(lr: Tensor, hr: Tensor) -> Tensor:
-        sr, guidance = teacher(enlarge_bicubic(lr, 4), hr)
-        loss: Tensor = (sr - hr).abs().mean() + total_variation(guidance.alpha_bar)
-        descend(optimiser, loss)
-        return loss
+    def attempt(lr: Tensor, hr: Tensor) -> Attempt:
+        with accelerator.autocast():
+            sr, guidance = teacher(enlarge_bicubic(lr, 4), hr)
+        loss, terms = reconstruction.loss(sr, hr, 1)
+        terms["tv"] = total_variation(guidance.alpha_bar)
+        return Attempt(sr, loss + terms["tv"], terms)
 
-    return step
-
-
-def student_step(device: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """Stage 2 with the paper's student and all four matched blocks."""
-    teacher = full_teacher(device).to(device).eval().requires_grad_(False)
-    student = BaseStudent(ModelConfig(name="base", scale=4)).to(device)
-    widths = [320, 640, 640, 320]
-    adapters = Adapters(widths, widths).to(device)
-    rng = torch.Generator().manual_seed(0)
-    optimiser = torch.optim.Adam([*student.parameters(), *adapters.parameters()], lr=5e-5)
-
-    def step(lr: Tensor, hr: Tensor) -> Tensor:
-        enlarged = enlarge_bicubic(lr, 4)
-        with torch.no_grad():
-            theirs = teacher.blocks(enlarged, hr).matched
-        sr, blocks = student.restore_with_blocks(enlarged)
-        distilled = compare_features(adapters(blocks.matched), theirs, rng).total
-        loss: Tensor = (sr - hr).abs().mean() + distilled
-        descend(optimiser, loss)
-        return loss
-
-    return step
+    config = LoopConfig(batch=batch, lr=2e-4, weight_decay=1e-2)
+    return alternate(config, accelerator, reconstruction, teacher, adversary, attempt)
 
 
-def trained(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
-    return [p for p in parameters if p.requires_grad]
+def student_step(accelerator: Accelerator, batch: int) -> Step:
+    """Stage 2 with the paper's student and all four matched blocks: Eq. 23, then the adversary."""
+    teacher = full_teacher(accelerator.device)
+    student = BaseStudent(ModelConfig(name="base", scale=4))
+    imitator = Imitator(student, teacher.unet.spec).to(accelerator.device)
+    distillation = Distillation(DistillConfig(), teacher, 0, accelerator)
+    reconstruction, adversary = full_reconstruction(accelerator)
+
+    def attempt(lr: Tensor, hr: Tensor) -> Attempt:
+        with accelerator.autocast():
+            sr, adapted = imitator(lr)
+        loss, terms = reconstruction.loss(sr, hr, 1)
+        imitation, more = distillation.loss(adapted, enlarge_bicubic(lr, 4), hr, 1)
+        return Attempt(sr, loss + imitation, terms | more)
+
+    config = LoopConfig(batch=batch, lr=5e-5)
+    return alternate(config, accelerator, reconstruction, imitator, adversary, attempt)
 
 
-def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimiser.zero_grad()
-    torch.autograd.backward(loss)
-    optimiser.step()
+def alternate(
+    config: LoopConfig,
+    accelerator: Accelerator,
+    reconstruction: Reconstruction,
+    learner: nn.Module,
+    adversary: nn.Module,
+    attempt: Callable[[Tensor, Tensor], Attempt],
+) -> Step:
+    """The step that training takes, with all its losses."""
+    networks = {"learner": learner, "adversary": adversary}
+    optimizers = {name: make_optimizer(config, network) for name, network in networks.items()}
+    alternation = Alternation(config, accelerator, reconstruction, networks, optimizers)
+    return lambda lr, hr: alternation.update("learner", attempt, (lr, hr), 1)
 
 
 def peak_gib(device: str) -> float:
@@ -113,16 +139,20 @@ def measure(
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    step = teacher_step(device, checkpointing) if stage == "teacher" else student_step(device)
+    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=device == "cpu")
+    step = (
+        teacher_step(accelerator, batch, checkpointing)
+        if stage == "teacher"
+        else student_step(accelerator, batch)
+    )
     rng = torch.Generator().manual_seed(0)
     hr = torch.rand(batch, 3, side_px, side_px, generator=rng).to(device) * 2 - 1
     lr = nn.functional.avg_pool2d(hr, 4)
     seconds = []
     for _ in range(steps):
         start = time.perf_counter()
-        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=bf16):
-            loss = step(lr, hr).item()  # waits for the device
-        if device.startswith("cuda"):
+        losses = {name: round(float(v), 4) for name, v in step(lr, hr).items()}  # waits for it
+        if device == "cuda":
             torch.cuda.synchronize()  # and for the optimiser
         seconds.append(time.perf_counter() - start)
     timed = seconds[1:] or seconds
@@ -131,7 +161,7 @@ def measure(
         "seconds_spread": round(max(timed) - min(timed), 3),
         "steps_timed": len(timed),
         "peak_gib": round(peak_gib(device), 2),
-        "loss": round(loss, 4),
+        "losses": losses,
     }
 
 
@@ -149,7 +179,7 @@ def about(device: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=["teacher", "student"])
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
     parser.add_argument("--batch", type=int, nargs="+", default=[1], help="one run for each")
     parser.add_argument("--side-px", type=int, default=512)

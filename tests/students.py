@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from slimdiffsr.config import (
+    LpipsNet,
     ModelConfig,
     Recipe,
     StudentLoss,
@@ -90,9 +91,14 @@ def write_images(folder: Path, sizes: list[tuple[int, int]], seed: int = 0) -> l
     return paths
 
 
-def write_lpips(path: Path) -> Path:
-    """An LPIPS weight file with random weights."""
+def random_lpips(net: LpipsNet = "squeeze") -> LPIPS:
+    """LPIPS with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(1)
-        save_file(LPIPS().state_dict(), path)
+        return LPIPS(net).eval().requires_grad_(False)
+
+
+def write_lpips(path: Path, net: LpipsNet = "squeeze") -> Path:
+    """An LPIPS weight file with random weights."""
+    save_file(random_lpips(net).state_dict(), path)
     return path

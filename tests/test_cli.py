@@ -410,38 +410,6 @@ def test_training_without_images(tmp_path: Path) -> None:
         "train", "student", "--config", "tiny-x4", "--data", tmp_path / "no", "--out", tmp_path
     )
     fails(result, "no folder")
-    (tmp_path / "file").write_text("mine")
-    base = ["train", "student", "--config", "tiny-x4", "--data", tmp_path]
-    fails(run(*base, "--out", tmp_path / "file" / "run"), "cannot make the folder")
-
-
-def save_pairs(folder: Path) -> tuple[Path, Path]:
-    lr, hr = folder / "lr", folder / "hr"
-    for seed in range(2):
-        sharp = np.moveaxis(byte_picture(3, 128, 128, seed), 0, -1)
-        small = sharp.reshape(32, 4, 32, 4, 3).mean((1, 3)).round().astype(np.uint8)
-        for where, image in ((lr, small), (hr, sharp)):
-            where.mkdir(exist_ok=True)
-            Image.fromarray(image).save(where / f"{seed}.png")
-    return lr, hr
-
-
-def test_evaluate_compares_models_on_pairs(tmp_path: Path) -> None:
-    lr, hr = save_pairs(tmp_path)
-    mine = tmp_path / "mine.safetensors"
-    mine.write_bytes(Path(checkpoint.resolve("tiny-x4")).read_bytes())
-    result = run("evaluate", lr, hr, "-m", "bicubic", "-m", mine, "--out", tmp_path / "ev")
-    assert result.exit_code == 0, result.output
-    report = json.loads((tmp_path / "ev" / "report.json").read_text())
-    assert "bicubic" in result.stdout
-    assert "mine" in result.stdout
-    assert "psnr_y" in json.dumps(report)
-    assert sorted(p.name for p in (tmp_path / "ev" / "outputs").iterdir()) >= ["bicubic", "mine"]
-    fails(
-        run("evaluate", lr, tmp_path / "no", "-m", "bicubic", "--out", tmp_path), "no such folder"
-    )
-    again = ["-m", mine, "-m", tmp_path / "x" / "mine.safetensors"]
-    fails(run("evaluate", lr, hr, *again, "--out", tmp_path), "two models are called mine")
 
 
 def test_demo_with_a_scene_of_ones_own(tmp_path: Path) -> None:
@@ -473,6 +441,7 @@ def test_version_and_help() -> None:
         "import-weights",
         "interpolate",
         "evaluate",
+        "draw",
         "demo",
         "train",
     ):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from slimdiffsr.errors import ModelNotFoundError
 from slimdiffsr.losses import adversarial_loss, discriminator_loss
-from slimdiffsr.models.augment import augment, cut_out, recolour, translate
+from slimdiffsr.models.augment import Rows, all_rows, augment, cut_out, recolour, translate
 from slimdiffsr.models.discriminator import Blur, DinoDiscriminator, DinoFeatures, load_dino
 
 WIDTH = 16
@@ -117,26 +117,31 @@ def test_augmentation_depends_on_the_generator_alone() -> None:
     assert torch.equal(augment(rgb, seeded(3)), augment(rgb, seeded(3)))
     assert not torch.equal(augment(rgb, seeded(3)), augment(rgb, seeded(4)))
     assert augment(rgb, seeded()).shape == rgb.shape
+    # A share of a batch gets what its images get in the whole.
+    index = [len(rgb) - 1, 0]
+    some = augment(rgb[index], seeded(3), Rows(len(rgb), index))
+    assert torch.equal(some, augment(rgb, seeded(3))[index])
 
 
 def test_translation_moves_whole_pixels_by_up_to_an_eighth() -> None:
     point = torch.zeros(64, 1, 32, 32)
     point[..., 16, 16] = 1
-    places = translate(point, seeded()).flatten(1).argmax(1)
+    places = translate(point, seeded(), all_rows(point)).flatten(1).argmax(1)
     rows, columns = places // 32 - 16, places % 32 - 16
     for moved in (rows, columns):
         assert (int(moved.amin()), int(moved.amax())) == (-4, 4)
 
 
 def test_the_cut_out_removes_at_most_a_quarter() -> None:
-    holes = (cut_out(torch.ones(64, 1, 32, 32), seeded()) == 0).float().mean((1, 2, 3))
+    white = torch.ones(64, 1, 32, 32)
+    holes = (cut_out(white, seeded(), all_rows(white)) == 0).float().mean((1, 2, 3))
     assert holes.amax() == 0.25
     assert holes.amin() >= 1 / 16 - 1e-6
 
 
 def test_colour_changes_keep_the_pattern_of_a_grey_image() -> None:
     grey = images()[:, :1].expand(-1, 3, -1, -1)
-    changed = recolour(grey, seeded())
+    changed = recolour(grey, seeded(), all_rows(grey))
     torch.testing.assert_close(changed[:, 0], changed[:, 2])
     slope = (changed - changed.mean((2, 3), True)) / (grey - grey.mean((2, 3), True))
     assert bool(((slope > 0.49) & (slope < 1.51)).all())

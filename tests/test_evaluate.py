@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import csv
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,23 +13,29 @@ import rasterio
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
-from torch import Tensor
+from scipy import stats
 
-from slimdiffsr.errors import DataError, OutputError
+from slimdiffsr.errors import DataError, InterruptedRunError, OutputError, ScaleError
 from slimdiffsr.evaluate import (
     TRUTH,
+    Method,
     Metric,
     PairedFolder,
+    Progress,
+    Report,
+    Store,
     bootstrap_mean,
-    default_metrics,
+    choose_metrics,
     evaluate,
-    evaluate_folder,
-    lpips_metric,
+    from_function,
+    from_network,
+    pool,
     read_rgb8,
     report_json,
     report_markdown,
-    restore_with,
+    write_tables,
 )
+from slimdiffsr.evaluate.run import output_path
 from slimdiffsr.models.classical import Bicubic, Lanczos
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "val"
@@ -48,6 +55,24 @@ def broken_on(width_lr_px: int) -> Callable[[Rgb8], Rgb8]:
         return nearest(rgb_lr)
 
     return restore
+
+
+def score(restorers: dict[str, Callable[[Rgb8], Rgb8]], lr: Path, hr: Path) -> Report:
+    methods = [from_function(name, restore) for name, restore in restorers.items()]
+    return evaluate(methods, PairedFolder.open(lr, hr), choose_metrics())
+
+
+class Counting:
+    """A method with an identity that counts how often it is asked."""
+
+    def __init__(self, identity: str = "weights", level: int = 0) -> None:
+        self.level = level
+        self.calls: list[str] = []
+        self.method = Method("counting", self.restore, "a test", identity)
+
+    def restore(self, rgb_lr: Rgb8, image: str) -> Rgb8:
+        self.calls.append(image)
+        return nearest(rgb_lr) + np.uint8(self.level)
 
 
 @pytest.fixture
@@ -72,6 +97,7 @@ def test_pairs_match_by_stem_and_the_scale_is_told_by_the_first(
     assert (pairs.names, pairs.scale) == (("a", "b", "c"), 4)
     for i, name in enumerate(pairs.names):
         lr, hr = pairs.read(name)
+        assert hr is not None
         assert (lr.shape, hr.shape) == ((16, 16 + i, 3), (64, 64 + 4 * i, 3))
 
 
@@ -147,24 +173,34 @@ def test_grey_is_repeated_and_a_transparent_colour_is_an_error(tmp_path: Path) -
 def test_one_bad_image_does_not_lose_the_others_scores(folders: tuple[Path, Path]) -> None:
     damaged = folders[0] / "b.png"
     damaged.write_bytes(damaged.read_bytes()[:100])
-    report = evaluate_folder({"nearest": nearest}, *folders)
+    report = score({"nearest": nearest}, *folders)
     assert set(report.scores["nearest"]["psnr_y"]) == {"a", "c"}
     (failure,) = report.failures
     assert (failure.image, failure.model) == ("b", "")
     assert "b.png" in failure.message
-    assert "b.png" in report_markdown(report)
+    assert "b.png" in report_markdown([report])
 
 
-def test_one_failing_restorer_does_not_lose_the_others(folders: tuple[Path, Path]) -> None:
+def test_one_failing_method_does_not_lose_the_others(folders: tuple[Path, Path]) -> None:
     restorers = {"nearest": nearest, "fragile": broken_on(17), "same size": lambda lr: lr}
-    report = evaluate_folder(restorers, *folders)
+    report = score(restorers, *folders)
     assert len(report.scores["nearest"]["ssim_y"]) == 3
     assert set(report.scores["fragile"]["ssim_y"]) == {"a", "c"}
     assert report.estimate("same size", "psnr_y") is None
     messages = {(f.image, f.model): f.message for f in report.failures}
     assert messages["b", "fragile"] == "RuntimeError: out of memory"
     assert "instead of (64, 64, 3)" in messages["a", "same size"]
-    assert "| same size | 0 |" in report_markdown(report)
+    assert "| same size | 0 |" in report_markdown([report])
+
+
+def test_an_interrupted_method_ends_the_run_and_is_no_failure_of_an_image(
+    folders: tuple[Path, Path],
+) -> None:
+    def interrupted(_: Rgb8) -> Rgb8:
+        raise InterruptedRunError("stopped")  # what the scene engine makes of Ctrl-C
+
+    with pytest.raises(InterruptedRunError):
+        score({"interrupted": interrupted}, *folders)
 
 
 def test_a_metric_that_fails_or_gives_nan_is_noted_and_the_rest_stands(
@@ -174,57 +210,70 @@ def test_a_metric_that_fails_or_gives_nan_is_noted_and_the_rest_stands(
         raise ValueError("too small")
 
     metrics = (
-        *default_metrics(),
+        *choose_metrics(),
         Metric("nan", "lower", "", lambda _: float("nan")),
         Metric("unwell", "lower", "", unwell),
     )
-    report = evaluate({"nearest": nearest}, PairedFolder.open(*folders), metrics)
+    methods = [from_function("nearest", nearest)]
+    report = evaluate(methods, PairedFolder.open(*folders), metrics)
     assert len(report.scores["nearest"]["psnr_y"]) == 3
     assert not report.scores["nearest"]["nan"]
     assert sorted(f.message for f in report.failures if f.image == "a") == [
-        "nan: DataError: the score is not a number",
+        "nan: the score is not a number",
         "unwell: ValueError: too small",
     ]
 
 
 def test_nothing_scored_at_all_is_an_error(folders: tuple[Path, Path]) -> None:
     with pytest.raises(DataError, match=r"nothing could be scored: returned \(16, 16, 3\)"):
-        evaluate_folder({"same size": lambda lr: lr}, *folders)
+        score({"same size": lambda lr: lr}, *folders)
+    with pytest.raises(DataError, match="at least one model and one metric"):
+        score({}, *folders)
+    twice = [from_function("one", nearest)] * 2
+    with pytest.raises(DataError, match="model names must differ, got one, one"):
+        evaluate(twice, PairedFolder.open(*folders), choose_metrics())
+
+
+def test_a_model_whose_scale_does_not_fit_the_set_is_an_error(folders: tuple[Path, Path]) -> None:
+    eight = Method("eight", lambda rgb, _: rgb, scale=8)
+    with pytest.raises(ScaleError, match=r"eight enlarges 8 times, but .* 4x: .*--scale 8"):
+        evaluate([eight], PairedFolder.open(*folders), choose_metrics())
 
 
 def test_the_truth_has_a_row_for_metrics_that_need_no_truth(folders: tuple[Path, Path]) -> None:
-    report = evaluate_folder({"nearest": nearest}, *folders)
+    report = score({"nearest": nearest}, *folders)
     assert report.estimate(TRUTH, "psnr_y") is None
     consistency = report.estimate(TRUTH, "consistency")
     assert consistency is not None
     assert consistency.mean == pytest.approx(0.5, abs=0.1)  # the lr files were rounded down
-    assert f"| {TRUTH} | 3 |" in report_markdown(report)
+    assert f"| {TRUTH} | 3 |" in report_markdown([report])
+
+
+def test_a_set_without_truth_has_only_metrics_that_need_none(folders: tuple[Path, Path]) -> None:
+    lr_files = PairedFolder.open(*folders).lr_files
+    pairs = PairedFolder(lr_files, {}, 4, about={"name": "real"})
+    report = evaluate([from_function("nearest", nearest)], pairs, choose_metrics())
+    assert [m.name for m in report.measured] == ["grid_energy_db", "consistency", "shift_lr_px"]
+    assert TRUTH not in report.scores
+    assert "psnr_y" not in report_markdown([report])
+    estimate = report.estimate("nearest", "consistency")
+    assert estimate is not None
+    assert estimate.mean == pytest.approx(0, abs=1e-9)
+    assert not report.failures
 
 
 @pytest.mark.parametrize("name", [TRUTH, "a/b", "", "..", "."])
-def test_names_that_cannot_be_a_folder_are_errors(folders: tuple[Path, Path], name: str) -> None:
+def test_names_that_cannot_be_a_folder_are_errors(name: str) -> None:
     with pytest.raises(DataError, match="cannot be named"):
-        evaluate_folder({name: nearest}, *folders)
+        from_function(name, nearest)
 
 
-def test_lpips_comes_in_as_a_function_of_tensors_in_minus_one_to_one() -> None:
-    def distance(a: Tensor, b: Tensor) -> Tensor:
-        assert a.shape == b.shape == (1, 3, 4, 4)
-        return (a - b).abs().mean()
-
-    black, white = np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8)
-    metric = lpips_metric(distance)
-    sample: Any = SimpleNamespace(sr=black, hr=white)
-    assert metric.compute(sample) == pytest.approx(2)
-    assert [m.name for m in default_metrics(distance)] == [
-        "psnr_y", "ssim_y", "lpips_squeeze", "grid_energy_db", "consistency",
-    ]  # fmt: skip
-
-
-def test_a_network_becomes_a_restorer_that_rounds_and_clamps() -> None:
+def test_a_network_becomes_a_function_of_images_that_rounds_and_clamps() -> None:
     lr = np.array([[[0, 100, 255]]], dtype=np.uint8)
-    np.testing.assert_array_equal(restore_with(lambda x: x)(lr), lr)
-    np.testing.assert_array_equal(restore_with(lambda x: 1.5 * x)(lr), [[[0, 86, 255]]])
+    np.testing.assert_array_equal(from_network(lambda x: x)(lr), lr)
+    np.testing.assert_array_equal(from_network(lambda x: 1.5 * x)(lr), [[[0, 86, 255]]])
+    with pytest.raises(DataError, match="not finite"):
+        from_network(lambda x: x / 0)(lr)
 
 
 def test_the_bootstrap_interval_is_seeded_and_covers_about_two_standard_errors() -> None:
@@ -238,44 +287,251 @@ def test_the_bootstrap_interval_is_seeded_and_covers_about_two_standard_errors()
     assert bootstrap_mean(np.array([3.0])).high == 3
 
 
-def test_reports_and_outputs_are_written(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_bootstrap_interval_is_scipys() -> None:
+    values = np.random.default_rng(2).gamma(2, 1, 60)
+    estimate = bootstrap_mean(values)
+    theirs = stats.bootstrap(  # type: ignore[attr-defined]
+        (values,), np.mean, n_resamples=20000, method="percentile", rng=np.random.default_rng(3)
+    ).confidence_interval
+    spread = theirs.high - theirs.low
+    assert estimate.low == pytest.approx(theirs.low, abs=0.05 * spread)
+    assert estimate.high == pytest.approx(theirs.high, abs=0.05 * spread)
+
+
+def test_tables_are_written_whole_and_agree(folders: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "out" / "deeper"
-    report = evaluate_folder({"nearest": nearest, "again": nearest}, *folders, out_dir=out)
+    report = score({"nearest": nearest, "again": nearest}, *folders)
+    write_tables(out, [report])
     content = json.loads((out / "report.json").read_text())
-    assert content["means"]["nearest"] == content["means"]["again"]
-    assert content["means"]["nearest"]["psnr_y"]["n"] == 3
-    assert content["images"]["nearest"]["ssim_y"] == report.scores["nearest"]["ssim_y"]
-    assert content["protocol"]["pairs"].startswith("3, 4x")
+    (found,) = content["sets"]
+    assert found["means"]["nearest"] == found["means"]["again"]
+    assert found["means"]["nearest"]["psnr_y"]["n"] == 3
+    assert found["images"]["nearest"]["ssim_y"] == report.scores["nearest"]["ssim_y"]
+    assert found["data"]["n"] == "3"
+    assert content["metrics"]["psnr_y"]["better"] == "higher"
+    assert "torch " in content["protocol"]["versions"]
+    with (out / "report.csv").open() as file:
+        means = list(csv.DictReader(file))
+    assert [row["model"] for row in means] == ["nearest", "again", TRUTH]
+    assert float(means[0]["psnr_y_low"]) == found["means"]["nearest"]["psnr_y"]["low"]
+    assert means[2]["psnr_y"] == ""
+    with (out / "images.csv").open() as file:
+        images = list(csv.DictReader(file))
+    assert len(images) == 9
+    assert float(images[0]["psnr_y"]) == report.scores["nearest"]["psnr_y"]["a"]
     assert "Protocol:" in (out / "report.md").read_text()
-    saved = read_rgb8(out / "outputs" / "nearest" / "b.png")
-    np.testing.assert_array_equal(saved, nearest(read_rgb8(folders[0] / "b.png")))
+    assert sorted(path.name for path in out.iterdir()) == [
+        "images.csv", "report.csv", "report.json", "report.md",
+    ]  # fmt: skip
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
-        evaluate_folder({"nearest": nearest}, *folders, out_dir=tmp_path / "file")
+        write_tables(tmp_path / "file", [report])
 
 
-def test_a_perfect_restorer_gives_an_infinite_psnr_that_json_can_hold(
+def test_the_best_mean_is_bold_unless_two_share_it(folders: tuple[Path, Path]) -> None:
+    restorers = {"nearest": nearest, "darker": lambda lr: nearest(lr) // 2}
+    text = report_markdown([score(restorers, *folders)])
+    line = next(line for line in text.splitlines() if line.startswith("| nearest"))
+    assert line.count("**") >= 2
+    assert "**" not in report_markdown([score({"one": nearest, "two": nearest}, *folders)])
+
+
+def test_a_mean_that_beats_the_true_images_is_not_bold(folders: tuple[Path, Path]) -> None:
+    metric = Metric("mean", "lower", "", lambda s: float(s.sr.mean()), uses_truth=False)
+    methods = [from_function("darker", lambda lr: nearest(lr) // 2)]
+    methods.append(from_function("brighter", lambda lr: nearest(lr) // 2 + np.uint8(100)))
+    darkest = evaluate(methods, PairedFolder.open(*folders), [metric])
+    assert darkest.best(metric) is None
+    assert evaluate(methods[1:], PairedFolder.open(*folders), [metric]).best(metric) == "brighter"
+
+
+def test_a_perfect_method_gives_an_infinite_psnr_that_json_can_hold(
     folders: tuple[Path, Path],
 ) -> None:
     truths = {hr.shape[1] // 4: hr for hr in map(read_rgb8, folders[1].iterdir())}
-    report = evaluate_folder({"oracle": lambda lr: truths[lr.shape[1]]}, *folders)
-    assert json.loads(report_json(report))["means"]["oracle"]["psnr_y"]["mean"] == "inf"
-    assert "inf [inf, inf]" in report_markdown(report)
+    report = score({"oracle": lambda lr: truths[lr.shape[1]]}, *folders)
+    means = json.loads(report_json([report]))["sets"][0]["means"]
+    assert means["oracle"]["psnr_y"]["mean"] == "inf"
+    assert "inf** [inf, inf]" in report_markdown([report])
 
 
-def test_progress_counts_the_images(folders: tuple[Path, Path]) -> None:
-    calls: list[tuple[int, int]] = []
+def test_several_sets_have_a_table_each_and_one_over_all_images(
+    folders: tuple[Path, Path],
+) -> None:
     pairs = PairedFolder.open(*folders)
-    evaluate({"nearest": nearest}, pairs, default_metrics(), progress=lambda *c: calls.append(c))
-    assert calls == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    reports = []
+    for name, names in (("one", "a"), ("two", "bc")):
+        lr, hr = ({n: files[n] for n in names} for files in (pairs.lr_files, pairs.hr_files))
+        part = PairedFolder(lr, hr, 4, about={"name": name})
+        reports.append(evaluate([from_function("nearest", nearest)], part, choose_metrics()))
+    whole = score({"nearest": nearest}, *folders)
+    pooled = pool(reports)
+    assert pooled.estimate("nearest", "psnr_y") == whole.estimate("nearest", "psnr_y")
+    assert set(pooled.scores["nearest"]["psnr_y"]) == {"one/a", "two/b", "two/c"}
+    text = report_markdown([*reports, pooled])
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        "## one", "## two", "## all: one, two",
+    ]  # fmt: skip
+    sets = json.loads(report_json([*reports, pooled]))["sets"]
+    assert [len(s.get("images", {}).get("nearest", {}).get("psnr_y", {})) for s in sets] == [
+        1,
+        2,
+        0,
+    ]
+
+
+def test_a_set_without_truth_is_pooled_where_it_has_scores(folders: tuple[Path, Path]) -> None:
+    lr_files = PairedFolder.open(*folders).lr_files
+    real = PairedFolder(lr_files, {}, 4, about={"name": "real"})
+    methods = [from_function("nearest", nearest)]
+    without = evaluate(methods, real, choose_metrics())
+    both = [without, evaluate(methods, PairedFolder.open(*folders), choose_metrics())]
+    for reports in (both, both[::-1]):
+        pooled = pool(reports)
+        counts = [pooled.estimate("nearest", name) for name in ("psnr_y", "consistency")]
+        assert [estimate.n for estimate in counts if estimate is not None] == [3, 6]
+        assert list(pooled.scores) == ["nearest", TRUTH]
+        tables = report_markdown([*reports, pooled])
+        assert tables.count("| psnr_y ↑ |") == 2
+
+
+def test_progress_counts_images_times_methods(folders: tuple[Path, Path]) -> None:
+    calls: list[Progress] = []
+    methods = [from_function("one", nearest), from_function("two", nearest)]
+    evaluate(methods, PairedFolder.open(*folders), choose_metrics(), progress=calls.append)
+    assert [call.done for call in calls] == list(range(7))
+    assert {call.total for call in calls} == {6}
+    assert [call.method for call in calls][:3] == ["one", "two", "one"]
+
+
+# ---------------------------------------------------------------------------------------------
+# Going on
+
+
+def run_stored(folders: tuple[Path, Path], out: Path, counting: Counting, **more: Any) -> Report:
+    with Store.open(out / "scores.jsonl") as store:
+        metrics = more.pop("metrics", choose_metrics())
+        pairs = PairedFolder.open(*folders)
+        return evaluate([counting.method], pairs, metrics, store=store, **more)
+
+
+def test_what_is_scored_is_kept_and_the_same_report_comes_out(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    first, again = Counting(), Counting()
+    report = run_stored(folders, tmp_path, first)
+    scored: list[str] = []
+
+    def counted(metric: Metric) -> Metric:
+        def compute(sample: Any) -> float:
+            scored.append(metric.name)
+            return metric.compute(sample)
+
+        return dataclasses.replace(metric, compute=compute)
+
+    metrics = [counted(metric) for metric in choose_metrics()]
+    assert run_stored(folders, tmp_path, again, metrics=metrics).scores == report.scores
+    assert (first.calls, again.calls, scored) == (["a", "b", "c"], [], [])
+
+
+def test_a_run_that_was_killed_goes_on_even_after_a_torn_line(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    whole = run_stored(folders, tmp_path / "whole", Counting())
+
+    class Killed(BaseException):
+        pass
+
+    def kill(progress: Progress) -> None:
+        if progress.done == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_stored(folders, tmp_path, Counting(), progress=kill)
+    store = tmp_path / "scores.jsonl"
+    store.write_text(store.read_text()[:-20])  # the last line, a score, is torn
+    counting = Counting()
+    assert run_stored(folders, tmp_path, counting).scores == whole.scores
+    assert "c" in counting.calls
+    assert "a" not in counting.calls
+    rest = Counting()
+    assert run_stored(folders, tmp_path, rest).scores == whole.scores
+    assert not rest.calls
+
+
+def test_changed_weights_data_or_metrics_are_measured_again_and_nothing_else(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run_stored(folders, tmp_path, Counting())
+    other = Counting("other weights", level=1)
+    run_stored(folders, tmp_path, other)
+    assert other.calls == ["a", "b", "c"]
+    Image.fromarray(np.full((16, 17, 3), 9, np.uint8)).save(folders[0] / "b.png")
+    changed = Counting()
+    run_stored(folders, tmp_path, changed)
+    assert changed.calls == ["b"]
+    Image.fromarray(np.full((64, 64, 3), 9, np.uint8)).save(folders[1] / "a.tif")
+    truth = Counting()
+    report = run_stored(folders, tmp_path, truth)
+    assert truth.calls == ["a"]  # its output was not saved, so it is made again to be compared
+    fresh = run_stored(folders, tmp_path / "fresh", Counting())
+    assert report.scores == fresh.scores
+    metric = Metric("mean", "higher", "", lambda s: float(s.sr.mean()), uses_truth=False)
+    more = Counting()
+    run_stored(folders, tmp_path, more, metrics=[*choose_metrics(), metric])
+    assert more.calls == ["a", "b", "c"]
+
+
+def test_failures_are_tried_again(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    class Broken(Counting):
+        def restore(self, rgb_lr: Rgb8, image: str) -> Rgb8:
+            if image == "b":
+                raise RuntimeError("out of memory")
+            return super().restore(rgb_lr, image)
+
+    assert len(run_stored(folders, tmp_path, Broken()).failures) == 1
+    counting = Counting()
+    assert not run_stored(folders, tmp_path, counting).failures
+    assert counting.calls == ["b"]
+
+
+def test_saved_outputs_serve_new_metrics_and_are_made_again_when_they_are_not_the_known_ones(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    save_to = tmp_path / "outputs"
+    run_stored(folders, tmp_path, Counting(), save_to=save_to)
+    saved = output_path(save_to, "counting", "b")
+    np.testing.assert_array_equal(read_rgb8(saved), nearest(read_rgb8(folders[0] / "b.png")))
+    metric = Metric("mean", "higher", "", lambda s: float(s.sr.mean()), uses_truth=False)
+    counting = Counting()
+    report = run_stored(folders, tmp_path, counting, save_to=save_to, metrics=[metric])
+    assert counting.calls == []
+    assert len(report.scores["counting"]["mean"]) == 3
+    Image.new("RGB", (68, 64)).save(saved)
+    output_path(save_to, "counting", "c").unlink()
+    run_stored(folders, tmp_path, counting, save_to=save_to)
+    assert counting.calls == ["b", "c"]
+    np.testing.assert_array_equal(read_rgb8(saved), nearest(read_rgb8(folders[0] / "b.png")))
+
+
+def test_methods_without_an_identity_are_never_taken_from_the_store(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    for level in (0, 7):
+        counting = Counting("", level)
+        report = run_stored(folders, tmp_path, counting)
+        assert len(counting.calls) == 3
+        estimate = report.estimate("counting", "consistency")
+        assert estimate is not None
+        assert (estimate.mean > 5) == (level > 0)
 
 
 def test_the_baselines_reach_their_published_figures_on_the_validation_pairs() -> None:
     if not SHARED.exists():
         pytest.skip("the validation pairs are not here")
     published = json.loads((SHARED / "peers.json").read_text())["bicubic"]
-    restorers = {"bicubic": restore_with(Bicubic(4)), "lanczos": restore_with(Lanczos(4))}
-    report = evaluate_folder(restorers, SHARED / "lr_x4", SHARED / "hr")
+    restorers = {"bicubic": from_network(Bicubic(4)), "lanczos": from_network(Lanczos(4))}
+    report = score(restorers, SHARED / "lr_x4", SHARED / "hr")
     psnr, ssim = (report.estimate("bicubic", name) for name in ("psnr_y", "ssim_y"))
     assert psnr is not None
     assert ssim is not None

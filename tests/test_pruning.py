@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import torch
+from students import micro_model as tiny_model
 from torch import Tensor, nn
 
 from slimdiffsr.checkpoint import load_strict
-from slimdiffsr.config import ModelConfig, UNetConfig
+from slimdiffsr.config import (
+    Ablation,
+    ModelConfig,
+    TrainConfig,
+    UNetConfig,
+    parse,
+    to_dict,
+)
 from slimdiffsr.errors import ConfigError, WeightsError
-from slimdiffsr.models.ablations import Ablation, LatentStudent, build_ablation, count
+from slimdiffsr.models.ablations import count
 from slimdiffsr.models.pruning import Pruned, prune
 from slimdiffsr.models.sd_vae import SCALING, KLCodec, Taesd
 from slimdiffsr.models.spec import COMPACT, UNetSpec
-from slimdiffsr.models.student import BaseStudent, enlarge_bicubic
+from slimdiffsr.models.student import (
+    BaseStudent,
+    LatentStudent,
+    build_student,
+    enlarge_bicubic,
+)
 from slimdiffsr.models.unet import UNet
 from slimdiffsr.sources import load_taesd
 
@@ -66,18 +80,17 @@ def kl_codec(**config: Any) -> KLCodec:
 def test_the_rows_of_tables_5_and_6_have_the_papers_parameters(
     name: Ablation, used: int | None, registered: int, paper: int
 ) -> None:
-    config = ModelConfig(name="base", scale=4)
+    config = ModelConfig(name="base", scale=4, ablation=name)
     with torch.device("meta"):
-        student = build_ablation(name, config, kl_codec() if name == "kl" else None)
-    counts = count(name, student)
+        student = build_row(config)
+    counts = count(student)
     assert (counts.registered, counts.paper) == (registered, paper)
     assert used is None or counts.used == used
 
 
 @pytest.mark.parametrize("name", get_args(Ablation))
 def test_every_row_runs_at_a_small_size(name: Ablation) -> None:
-    codec = kl_codec(block_out_channels=(8, 8, 8, 8), norm_num_groups=4) if name == "kl" else None
-    student = build_ablation(name, small_with_heads(), codec)
+    student = build_row(dataclasses.replace(SMALL, ablation=name, kl_widths=(32,) * 4))
     with torch.no_grad():
         sr = student(draw(1, 3, 16, 16))
         again, blocks = student.restore_with_blocks(enlarge_bicubic(draw(1, 3, 16, 16), 4))
@@ -86,17 +99,22 @@ def test_every_row_runs_at_a_small_size(name: Ablation) -> None:
     assert len(blocks.matched) == 4
 
 
-def small_with_heads() -> ModelConfig:
-    """Widths that 64 channels a head divide."""
-    unet = UNetConfig(widths=(64, 128), mid_width=128, groups=16, queries=4, squeeze=8)
-    return ModelConfig(name="small", scale=4, unet=unet)
+def build_row(config: ModelConfig) -> BaseStudent | LatentStudent:
+    student = build_student(config)
+    assert isinstance(student, BaseStudent | LatentStudent)
+    return student
 
 
-def test_only_the_kl_row_takes_an_autoencoder() -> None:
-    with pytest.raises(ConfigError, match="kl"):
-        build_ablation("kl", SMALL)
-    with pytest.raises(ConfigError, match="kl"):
-        build_ablation("ours", SMALL, kl_codec(block_out_channels=(8,) * 4, norm_num_groups=4))
+def test_what_an_ablation_cannot_be_is_refused() -> None:
+    with pytest.raises(ConfigError, match="ablations are of the base student"):
+        parse(ModelConfig, to_dict(tiny_model()) | {"ablation": "no_fsc"})
+    with pytest.raises(ConfigError, match=r"4 kl_widths, got \(32, 64\)"):
+        parse(ModelConfig, to_dict(SMALL) | {"ablation": "kl", "kl_widths": (32, 64)})
+    # All four levels need more of a side than two.
+    whole = dataclasses.replace(SMALL, ablation="no_sap")
+    assert (SMALL.multiple_lr_px, whole.multiple_lr_px) == (4, 16)
+    with pytest.raises(ConfigError, match="crop_hr_px 80 is no multiple of 64"):
+        parse(TrainConfig, {"model": to_dict(whole), "crop_hr_px": 80})
 
 
 # Pruning
@@ -196,13 +214,10 @@ def test_pruning_changes_no_input_and_shares_no_memory(
     ],
 )
 def test_a_part_that_an_ablation_keeps_is_inherited(
-    name: Ablation, inherits: str, taesd: dict[str, Tensor]
+    name: Ablation, inherits: str, teacher: dict[str, Tensor], taesd: dict[str, Tensor]
 ) -> None:
-    config = small_with_heads()
-    student = build_ablation(name, config)
-    widths = (64, 128, 128, 128)
-    teacher = UNet(UNetSpec(widths=widths, mid_width=128, groups=16, text_width=24, time_width=48))
-    result = pruned(student, distinct(teacher), taesd)
+    student = build_row(dataclasses.replace(SMALL, ablation=name))
+    result = pruned(student, teacher, taesd)
     assert inherits in result.inherited
     load_strict(student, result.weights, "pruned")
 
@@ -222,14 +237,13 @@ def test_the_compact_student_inherits_from_the_compact_teacher() -> None:
 def test_without_semantic_pruning_only_the_autoencoder_is_inherited(
     teacher: dict[str, Tensor], taesd: dict[str, Tensor]
 ) -> None:
-    student = build_ablation("no_sap", small_with_heads())
+    student = build_row(dataclasses.replace(SMALL, ablation="no_sap"))
     inherited = pruned(student, teacher, taesd).inherited
     assert {name.split(".")[0] for name in inherited} == {"encoder", "decoder"}
 
 
 def test_another_autoencoder_keeps_what_it_has(teacher: dict[str, Tensor]) -> None:
-    codec = kl_codec(block_out_channels=(8, 8, 8, 8), norm_num_groups=4)
-    student = build_ablation("kl", SMALL, codec)
+    student = build_row(dataclasses.replace(SMALL, ablation="kl", kl_widths=(32,) * 4))
     weights, inherited = pruned(student, teacher, None)
     assert not any(name.startswith("codec.") for name in inherited)
     name = "codec.vae.decoder.conv_in.weight"

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from slimdiffsr.checkpoint import load_model
 from slimdiffsr.config import (
+    Ablation,
     DistillConfig,
     ModelConfig,
     Recipe,
@@ -22,6 +24,7 @@ from slimdiffsr.config import (
 )
 from slimdiffsr.distillation import compare_features
 from slimdiffsr.errors import ConfigError, WeightsError
+from slimdiffsr.models.sd_vae import build_kl
 from slimdiffsr.models.student import BaseStudent, build_student, enlarge_bicubic
 from slimdiffsr.models.unet import BlockOutputs
 from slimdiffsr.stages import RunPaths, train_student
@@ -32,6 +35,7 @@ from slimdiffsr.stages.student import StudentTask, first_student
 from slimdiffsr.stages.teacher import train_teacher
 from slimdiffsr.stages.teacher_files import load_teacher, merge_teacher
 from slimdiffsr.training import STATE_FILE, Progress
+from slimdiffsr.upscale import Upscaler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -82,6 +86,7 @@ def batch() -> tuple[Tensor, Tensor]:
     [
         (None, {"l1"}),
         (dataclasses.replace(DISTIL, mmd_weight=0.0), {"l1", "mse", "mmd", "raw_mse"}),
+        (dataclasses.replace(DISTIL, mid=True), {"l1", "mse", "mmd", "raw_mse"}),
         (DISTIL, {"l1", "mse", "mmd", "raw_mse"}),
     ],
 )
@@ -135,12 +140,14 @@ class Echo(nn.Module):
         return self.student.restore_with_blocks(enlarged)[1]
 
 
-def test_a_teacher_that_is_the_student_has_nothing_to_teach() -> None:
+@pytest.mark.parametrize("mid", [False, True])
+def test_a_teacher_that_is_the_student_has_nothing_to_teach(mid: bool) -> None:
     student = fresh(lambda: build_student(MODEL), 0)
     assert isinstance(student, BaseStudent)
     echo: Any = Echo(student)
-    distillation = Distillation(DISTIL, echo, 0, Accelerator())
-    imitator = Imitator(student, PRIOR)
+    distillation = Distillation(dataclasses.replace(DISTIL, mid=mid), echo, 0, Accelerator())
+    imitator = Imitator(student, PRIOR, mid=mid)
+    assert len(imitator.adapters) == 4 + mid
     lr, hr = batch()
     sr, adapted = imitator(lr)
     torch.testing.assert_close(sr, student(lr))
@@ -299,6 +306,33 @@ def test_without_a_teacher_nothing_has_changed(paths: RunPaths) -> None:
     assert set(task.modules) == {"student", "adversary"}
     assert task.distillation is None
     assert task.learner is task.student
+
+
+@pytest.mark.parametrize("name", [name for name in get_args(Ablation) if name != "ours"])
+def test_an_ablation_is_trained_saved_and_used_like_any_student(
+    paths: RunPaths, tmp_path: Path, name: Ablation
+) -> None:
+    model = dataclasses.replace(MODEL, ablation=name, kl_widths=(32,) * 4)
+    config = micro_distillation(
+        model=model, init="teacher", steps=1, loss=StudentLoss(lpips=0, gan=0), checkpointing=True
+    )
+    if name == "kl":  # whose weights are from a copy of Stable Diffusion
+        vae = fresh(lambda: build_kl(model.kl_widths), 2).vae
+        vae.save_pretrained(tmp_path / "sd" / "vae")
+        paths = dataclasses.replace(paths, codec_folder=tmp_path / "sd")
+    teacher = load_teacher(paths.teacher or Path())
+    first = first_student(config, paths, teacher).state_dict()
+    if name == "kl":
+        for key, value in vae.state_dict().items():
+            assert torch.equal(first[f"codec.vae.{key}"], value)
+    assert train_student(config, dataclasses.replace(paths, out=tmp_path / "run")).finished
+    loaded = load_model(str(tmp_path / "run"))
+    assert (loaded.config, loaded.model_id) == (model, f"micro-base ({name})")
+    now = loaded.model.state_dict()
+    assert now.keys() == first.keys()
+    assert any(not torch.equal(now[key], first[key]) for key in now if key.startswith("unet."))
+    image = (torch.rand(16, 16, 3, generator=seeded()) * 255).byte().numpy()
+    assert Upscaler.from_pretrained(tmp_path / "run").upscale(image).shape == (64, 64, 3)
 
 
 def test_a_fresh_start_hangs_on_the_seed_alone(paths: RunPaths) -> None:

@@ -39,8 +39,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SCHEDULE = noise_schedule()
 
 
+TWO_LEVELS = dataclasses.replace(PRIORS["micro"].unet, widths=(8, 16), mid_width=16, head_width=8)
+
+
 def micro(**changes: Any) -> PriorConfig:
     few: dict[str, Any] = {
+        "unet": TWO_LEVELS,
         "steps": 6, "batch": 2, "log_every": 1, "save_every": 2, "validate_every": 3,
         "sample_steps": 2,
     }  # fmt: skip
@@ -247,7 +251,7 @@ def test_half_precision_trains_and_saves_float32(paths: RunPaths) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("crop_hr_px=72", "crop_hr_px 72 is no multiple of 16"),
+        ("crop_hr_px=72", "crop_hr_px 72 is no multiple of 64"),
         ('unet.attention="text"', "must know the timestep, read no text .*attention='text'"),
         ("unet.time_width=0", "time_width=0"),
         ("unet.latents=0", "latents=0"),
@@ -266,7 +270,7 @@ def test_presets_have_the_sizes_they_promise() -> None:
         assert parse(PriorConfig, to_dict(config)) == config
         with torch.device("meta"):
             count = sum(p.numel() for p in UNet(config.unet).parameters())
-        low, high = (3_000, 100_000) if name == "micro" else (40_000_000, 120_000_000)
+        low, high = (100_000, 1_000_000) if name == "micro" else (40_000_000, 120_000_000)
         assert low < count < high, (name, count)
     assert PRIORS["compact-x4"].unet == PRIORS["compact-x8"].unet
 
@@ -280,7 +284,7 @@ def test_the_command_trains_resumes_and_says_where(paths: RunPaths, tmp_path: Pa
     few = ["steps=2", "batch=1", "log_every=1", "validate_every=2", "sample_steps=1"]
     few = [word for change in few for word in ("--set", change)]
     shown = CliRunner().invoke(app, [*base, *few, "--dry-run"])
-    assert json.loads(shown.stdout)["unet"]["widths"] == [8, 16]
+    assert json.loads(shown.stdout)["unet"]["widths"] == [16, 32, 32, 32]
     assert not paths.out.exists()
     result = CliRunner().invoke(app, [*base, *few, "--max-minutes", "0"])
     assert result.exit_code == 0, result.output

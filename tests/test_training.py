@@ -3,9 +3,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import signal
 import sys
 import time
-import types
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,20 @@ import torch
 from accelerate.accelerator import Accelerator
 from PIL import Image
 from safetensors.torch import load_file
-from students import micro_training, seeded, write_images, write_lpips
+from students import micro_training, write_images, write_lpips
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from slimdiffsr.checkpoint import load_model
 from slimdiffsr.config import TrainConfig
-from slimdiffsr.data import TrainingPairs, find_images, training_batches
+from slimdiffsr.data import (
+    TrainingPairs,
+    batch_files,
+    find_images,
+    read_rgb,
+    training_batches,
+)
 from slimdiffsr.degrade import image_generator
 from slimdiffsr.errors import TrainingError, WeightsError
 from slimdiffsr.stages import RunPaths, load_lpips, train_student
@@ -91,13 +97,15 @@ class Counting:
         self.rates: list[float] = []
         self.validated: list[int] = []
         self.interrupt_at = -1
+        self.signals = [signal.SIGINT]
 
     def update(self, lr: Tensor, hr: Tensor, step: int) -> dict[str, Tensor]:
         assert lr.shape[2:] == (16, 16)
         assert hr.shape[2:] == (64, 64)
         assert -1 <= hr.min() < 0 < hr.max() <= 1
         if step == self.interrupt_at:
-            raise KeyboardInterrupt
+            for number in self.signals:
+                signal.raise_signal(number)
         self.steps.append(step)
         self.rates.append(self.optimizers["sum"].param_groups[0]["lr"])
         self.module.weight.data += hr.mean() + step
@@ -138,6 +146,7 @@ def run(
     return train(
         config, task, batches, out, Accelerator(),
         max_minutes=max_minutes, on_progress=on_progress,
+        files_of=partial(batch_files, config, pairs),
     )  # fmt: skip
 
 
@@ -199,15 +208,42 @@ def test_a_run_cut_anywhere_goes_on_as_if_it_had_not_been(
         assert again.weight() == whole.weight()
 
 
-def test_an_interrupt_before_the_first_step_saves_step_zero(
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_a_step_waits_for_its_end_and_saves(
+    pairs: TrainingPairs, tmp_path: Path, number: signal.Signals
+) -> None:
+    before = signal.getsignal(number)
+    task = Counting()
+    task.interrupt_at, task.signals = 3, [number]
+    with pytest.raises(KeyboardInterrupt):
+        run(task, pairs, tmp_path / "out")
+    assert task.steps == [1, 2, 3]
+    assert saved_step(tmp_path / "out") == 3
+    assert signal.getsignal(number) == before
+    whole, rest = Counting(), Counting()
+    run(whole, pairs, tmp_path / "whole")
+    assert run(rest, pairs, tmp_path / "out").step == 6
+    assert rest.weight() == whole.weight()
+
+
+def test_a_second_ctrl_c_does_not_wait_and_saves_no_half_done_step(
     pairs: TrainingPairs, tmp_path: Path
 ) -> None:
     task = Counting()
-    task.interrupt_at = 1
+    task.interrupt_at, task.signals = 4, [signal.SIGINT, signal.SIGINT]
     with pytest.raises(KeyboardInterrupt):
         run(task, pairs, tmp_path / "out")
+    assert task.steps == [1, 2, 3]
+    assert saved_step(tmp_path / "out") == 2  # saved every second step
+
+
+def test_ctrl_c_while_the_first_images_are_read_saves_step_zero(
+    pairs: TrainingPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairs, "degrade", lambda *_: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        run(Counting(), pairs, tmp_path / "out")
     assert saved_step(tmp_path / "out") == 0
-    assert run(Counting(), pairs, tmp_path / "out").step == 6
 
 
 def test_a_finished_run_does_nothing_more(pairs: TrainingPairs, tmp_path: Path) -> None:
@@ -224,19 +260,42 @@ def test_time_that_is_up_ends_the_run_saved(pairs: TrainingPairs, tmp_path: Path
     assert saved_step(tmp_path / "out") == 1
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
+@pytest.mark.parametrize("pool", [0, 3])
+@pytest.mark.parametrize("field", ["nan_loss_at", "nan_weight_at"])
+def test_what_is_not_finite_stops_the_run_which_names_step_and_files_and_keeps_the_last_good_state(
+    pairs: TrainingPairs, tmp_path: Path, field: str, pool: int
+) -> None:
+    config = micro_training(log_every=5, pool=pool)  # not looked at before it is saved at step 4
+    task = Counting(**{field: 3})
+    with pytest.raises(TrainingError, match=r"at step 3, whose batch was from .*out") as error:
+        run(task, pairs, tmp_path / "out", config)
+    names = str(error.value).split("whose batch was from ")[1].split(";")[0].split(", ")
+    # The third batch of two, found again by what it looked like.
+    batches = list(training_batches(config, pairs, 0, device=torch.device("cpu")))
+    for hr in batches[2][1]:
+        assert any(cut_from(hr, Path(name)) for name in names)
+    assert len(set(names)) == len(names) <= 2
+    state = load_state(tmp_path / "out" / STATE_FILE)
+    assert state["step"] == 2
+    assert torch.isfinite(state["modules"]["sum"]["weight"]).all()
+    assert run(Counting(), pairs, tmp_path / "out", config).finished
+
+
+def cut_from(hr: Tensor, path: Path) -> bool:
+    """Whether a crop in [-1, 1] is a part of an image, mirrored or turned."""
+    image = read_rgb(path)
+    crop = ((hr + 1) * 127.5).round() / 255
+    views = [crop, crop.flip(-1), crop.flip(-2), crop.flip(-1, -2)]
+    views += [view.transpose(-1, -2) for view in views]
+    windows = image.unfold(1, 64, 1).unfold(2, 64, 1)  # (3, y, x, 64, 64)
+    return any((windows - view[:, None, None]).abs().amax((0, 3, 4)).min() < 1e-3 for view in views)
+
+
+def test_an_error_before_the_first_save_says_that_nothing_was_saved(
     pairs: TrainingPairs, tmp_path: Path
 ) -> None:
-    config = micro_training(log_every=5)
-    for field in ("nan_loss_at", "nan_weight_at"):
-        out = tmp_path / field
-        task = Counting(**{field: 3})
-        with pytest.raises(TrainingError, match=r"step 4 .*last good state is in .*out|step 4"):
-            run(task, pairs, out, config)
-        state = load_state(out / STATE_FILE)
-        assert state["step"] == 2
-        assert torch.isfinite(state["modules"]["sum"]["weight"]).all()
-        assert run(Counting(), pairs, out, config).finished
+    with pytest.raises(TrainingError, match=r"at step 1.*nothing was saved yet"):
+        run(Counting(nan_loss_at=1), pairs, tmp_path / "out")
 
 
 def test_neither_ctrl_c_nor_the_end_of_time_saves_weights_that_are_not_finite(
@@ -245,7 +304,7 @@ def test_neither_ctrl_c_nor_the_end_of_time_saves_weights_that_are_not_finite(
     config = micro_training(log_every=100, save_every=100)
     task = Counting(nan_loss_at=2)
     task.interrupt_at = 4
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(TrainingError):
         run(task, pairs, tmp_path / "a", config)
     assert not (tmp_path / "a" / STATE_FILE).exists()
     with pytest.raises(TrainingError):
@@ -376,24 +435,6 @@ def test_training_starts_from_given_weights(
     given = load_file(start)
     for key, value in load_file(other.out / "model.safetensors").items():
         torch.testing.assert_close(value, given[key], rtol=0, atol=1e-6)
-
-
-def test_the_lpips_package_serves_where_no_file_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Packaged(nn.Module):
-        def __init__(self, net: str, verbose: bool) -> None:
-            super().__init__()
-            assert net == "squeeze"
-            self.weight = nn.Parameter(torch.tensor(2.0))
-
-        def forward(self, a: Tensor, b: Tensor) -> Tensor:
-            return self.weight * (a - b).abs().mean((1, 2, 3), keepdim=True)
-
-    module = types.ModuleType("lpips")
-    module.LPIPS = Packaged  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "lpips", module)
-    distance = load_lpips(None)
-    a = torch.rand(3, 3, 8, 8, generator=seeded())
-    assert distance(a, a + 1).tolist() == pytest.approx([2.0, 2.0, 2.0])
 
 
 def test_without_lpips_weights_the_error_says_what_to_do(

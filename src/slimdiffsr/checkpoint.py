@@ -40,6 +40,7 @@ __all__ = [
     "import_official",
     "interpolate_models",
     "load_model",
+    "load_pickled",
     "load_strict",
     "load_tensors",
     "resolve",
@@ -143,7 +144,8 @@ def load_model(
     model = build_student(config)
     load_strict(model, tensors, str(path))
     model.eval().requires_grad_(False)
-    return LoadedModel(model, config, config.name, digest, metadata)
+    suffix = "" if config.ablation == "ours" else f" ({config.ablation})"
+    return LoadedModel(model, config, config.name + suffix, digest, metadata)
 
 
 def _read_config(path: Path, text: str) -> ModelConfig:
@@ -172,6 +174,26 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return tensors, dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is not a readable safetensors file: {error}") from None
+
+
+def load_pickled(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file that torch saved, on the CPU; anything but plain tensors is refused.
+
+    Raises ModelNotFoundError and WeightsError.
+    """
+    if not path.is_file():
+        raise ModelNotFoundError(f"no weight file {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is not its own
+        raise WeightsError(
+            f"{path} is not a PyTorch weight file of plain tensors: {type(error).__name__}"
+        ) from None
+    if not isinstance(content, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
+        raise WeightsError(f"{path} holds {type(content).__name__}, not a dict of tensors")
+    return dict(content)
 
 
 def load_strict(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -344,19 +366,8 @@ def import_official(source: Path, target: Path, scale: int) -> str:
     Unpickles tensors only. Raises ModelNotFoundError, WeightsError (naming missing and unexpected
     keys) and ConfigError.
     """
-    if not source.is_file():
-        raise ModelNotFoundError(f"no weight file {source}")
     config = parse(ModelConfig, {"name": f"base-x{scale}", "scale": scale})
-    try:
-        official = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not its own
-        raise WeightsError(
-            f"{source} is not a PyTorch weight file of plain tensors: {type(error).__name__}"
-        ) from None
-    if not isinstance(official, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in official.items()
-    ):
-        raise WeightsError(f"{source} holds {type(official).__name__}, not a dict of tensors")
+    official = load_pickled(source)
     model = build_student(config)
     load_strict(model, official_to_ours(official), str(source))
     return save_model(

@@ -7,20 +7,24 @@ unknown key is an error. Sources: "MS n" is section n of the method notes in ``d
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
 from slimdiffsr.errors import ConfigError
+from slimdiffsr.recipe import STRICT, Blur, Noise, Recipe, Resize, Stage, check
 
 __all__ = [
+    "Ablation",
     "Blur",
     "DistillConfig",
     "LoopConfig",
+    "LpipsNet",
     "ModelConfig",
     "Noise",
     "Recipe",
@@ -36,44 +40,22 @@ __all__ = [
     "to_dict",
 ]
 
-_STRICT = ConfigDict(extra="forbid")
-
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=1)]
 Index = Annotated[int, Field(ge=0)]
 Width = Annotated[int, Field(ge=8, multiple_of=8)]
+KlWidth = Annotated[int, Field(ge=32, multiple_of=32)]
 Window = Annotated[int, Field(ge=4, multiple_of=2)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-def _check(condition: bool, message: str) -> None:
-    # pydantic turns a ValueError raised while a dataclass checks itself into a ValidationError.
-    if not condition:
-        raise ValueError(message)
-
-
-def _check_range(name: str, bounds: tuple[float, float], low: float, high: float) -> None:
-    _check(
-        low <= bounds[0] <= bounds[1] <= high,
-        f"{name} must be an ascending pair in [{low:g}, {high:g}], got {bounds}",
-    )
-
-
-def _check_distribution(name: str, probs: tuple[float, ...]) -> None:
-    _check(
-        all(p >= 0 for p in probs) and abs(sum(probs) - 1) < 1e-6,
-        f"{name} must be at least 0 and sum to 1, got {probs}",
-    )
 
 
 # ---------------------------------------------------------------------------------------------
 # Models
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class UNetConfig:
     """The two-level student UNet (MS 8); defaults are the paper's."""
 
@@ -89,19 +71,25 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         for width in (*self.widths, self.mid_width):
-            _check(
+            check(
                 self.norm == "pixel" or width % self.groups == 0,
                 f"width {width} is not divisible into {self.groups} groups",
             )
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
+# The rows of Tables 5 and 6: with a whole autoencoder around the UNet, or without one of the parts.
+Ablation = Literal["ours", "taesd", "kl", "no_dsc", "no_fsc", "no_qgam", "no_sap"]
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
 class ModelConfig:
     """A student: what stands before and behind the UNet, and how scenes are cut for it."""
 
     name: str
     scale: Literal[2, 4, 8]
     kind: Literal["base", "tiny"] = "base"
+    ablation: Ablation = "ours"  # base only
+    kl_widths: tuple[KlWidth, ...] = (128, 256, 512, 512)  # ablation="kl" only: its autoencoder's
     unet: UNetConfig = UNetConfig()
     stem_width: Count = 24  # tiny only: channels at the low-resolution grid
     decoder_widths: tuple[Count, ...] = ()  # tiny only: channels at 1x, 2x, ... scale x
@@ -112,16 +100,24 @@ class ModelConfig:
     @property
     def multiple_lr_px(self) -> int:
         """Sides of the low-resolution input must be multiples of this."""
-        level0_px = self.unet.window_px or 2  # two cells of level 0 make one of level 1
+        # Cells of level 0 that make one of the deepest level: two, or eight with all four levels.
+        level0_px = math.lcm(self.unet.window_px or 2, 8 if self.ablation == "no_sap" else 2)
         # TAESD divides the enlarged image by 8, the tiny student's stem the image itself by 2.
         return 8 * level0_px // self.scale if self.kind == "base" else 2 * level0_px
 
     def __post_init__(self) -> None:
         unit = 16 * self.scale
-        _check(
-            self.tile_hr_px % unit == 0, f"tile_hr_px {self.tile_hr_px} is no multiple of {unit}"
+        check(self.tile_hr_px % unit == 0, f"tile_hr_px {self.tile_hr_px} is no multiple of {unit}")
+        check(
+            self.kind == "base" or self.ablation == "ours",
+            f"ablations are of the base student, got kind={self.kind!r} and "
+            f"ablation={self.ablation!r}",
         )
-        _check(
+        check(
+            len(self.kl_widths) == 4,
+            f"an autoencoder that makes latents of an eighth has 4 kl_widths, got {self.kl_widths}",
+        )
+        check(
             self.overlap_hr_px <= self.tile_hr_px // 2
             and self.overlap_hr_px % (2 * self.scale) == 0,
             f"overlap_hr_px must be a multiple of {2 * self.scale} up to half a tile, "
@@ -130,118 +126,32 @@ class ModelConfig:
         tile_lr_px = self.tile_hr_px // self.scale
         step_lr_px = tile_lr_px - self.overlap_hr_px // self.scale
         multiple = self.multiple_lr_px
-        _check(
+        check(
             self.unet.window_px is None or tile_lr_px % multiple == step_lr_px % multiple == 0,
             f"tiles of {tile_lr_px} LR pixels, {step_lr_px} apart, are not anchored to the pooling "
             f"windows, which need multiples of {multiple}",
         )
         levels = self.scale.bit_length()
-        _check(
+        check(
             self.kind == "base" or len(self.decoder_widths) == levels,
             f"a tiny {self.scale}x model needs {levels} decoder_widths, got {self.decoder_widths}",
         )
 
 
 # ---------------------------------------------------------------------------------------------
-# Degradation (MS 12)
-
-BlurKind = Literal["iso", "aniso", "gen-iso", "gen-aniso", "plateau-iso", "plateau-aniso"]
-
-
-@dataclass(frozen=True, slots=True, config=_STRICT)
-class Blur:
-    """One blur: which kernels, how often, how wide. Widths in pixels of the image blurred."""
-
-    prob: Share = 1.0
-    sizes: tuple[int, ...] = (7, 9, 11, 13, 15, 17, 19, 21)
-    sigma: tuple[float, float] = (0.2, 1.5)
-    kinds: tuple[BlurKind, ...] = (
-        "iso", "aniso", "gen-iso", "gen-aniso", "plateau-iso", "plateau-aniso",
-    )  # fmt: skip
-    kind_probs: tuple[float, ...] = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
-    sinc_prob: Share = 0.1
-    beta_generalized: tuple[float, float] = (0.5, 2.0)
-    beta_plateau: tuple[float, float] = (1.0, 1.5)
-
-    def __post_init__(self) -> None:
-        _check_range("sigma", self.sigma, 0.01, 20)
-        _check(
-            len(self.sizes) > 0 and all(s % 2 == 1 and 3 <= s <= 21 for s in self.sizes),
-            f"sizes must be odd numbers from 3 to 21, got {self.sizes}",
-        )
-        _check(
-            len(self.kinds) == len(self.kind_probs),
-            f"one kind_prob for each kind: got {len(self.kind_probs)} for {len(self.kinds)} kinds",
-        )
-        _check_distribution("kind_probs", self.kind_probs)
-        _check_range("beta_generalized", self.beta_generalized, 0.1, 10)
-        _check_range("beta_plateau", self.beta_plateau, 0.1, 10)
-
-
-@dataclass(frozen=True, slots=True, config=_STRICT)
-class Resize:
-    """A random resize: probabilities of enlarging, shrinking and keeping, and the factors."""
-
-    probs: tuple[float, float, float] = (0.2, 0.7, 0.1)  # up, down, keep
-    factor: tuple[float, float] = (0.3, 1.5)
-
-    def __post_init__(self) -> None:
-        _check_distribution("probs (up, down, keep)", self.probs)
-        _check_range("factor", self.factor, 0.05, 4)
-
-
-@dataclass(frozen=True, slots=True, config=_STRICT)
-class Noise:
-    """Gaussian noise with ``gaussian_prob``, else Poisson."""
-
-    gaussian_prob: Share = 0.5
-    sigma: tuple[float, float] = (1.0, 15.0)  # in 8-bit grey levels
-    poisson_scale: tuple[float, float] = (0.05, 2.0)
-    grey_prob: Share = 0.4  # the same noise in all three bands
-
-    def __post_init__(self) -> None:
-        _check_range("sigma", self.sigma, 0, 255)
-        _check_range("poisson_scale", self.poisson_scale, 0, 100)
-
-
-@dataclass(frozen=True, slots=True, config=_STRICT)
-class Stage:
-    """One order of the degradation: blur, resize, noise, JPEG."""
-
-    blur: Blur = Blur()
-    resize: Resize = Resize()
-    noise: Noise = Noise()
-    jpeg_quality: tuple[float, float] = (60.0, 95.0)
-
-    def __post_init__(self) -> None:
-        _check_range("jpeg_quality", self.jpeg_quality, 1, 100)
-
-
-@dataclass(frozen=True, slots=True, config=_STRICT)
-class Recipe:
-    """The paper's second-order degradation: its values are the defaults."""
-
-    scale: Literal[2, 4, 8] = 4
-    first: Stage = Stage()
-    second: Stage = Stage(
-        blur=Blur(prob=0.5, sigma=(0.2, 1.0)),
-        resize=Resize(probs=(0.3, 0.4, 0.3), factor=(0.6, 1.2)),
-        noise=Noise(sigma=(1.0, 12.0), poisson_scale=(0.05, 1.0)),
-        jpeg_quality=(60.0, 100.0),
-    )
-    final_sinc_prob: Share = 0.8
-
-
-# ---------------------------------------------------------------------------------------------
 # Training
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
+LpipsNet = Literal["squeeze", "vgg", "alex"]
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
 class StudentLoss:
     """Weights of Eq. 20, and two cures for grids that LPIPS alone does not see."""
 
     l1: Weight = 1.0
     lpips: Weight = 2.5
+    lpips_net: LpipsNet = "squeeze"  # what LPIPS looks with; vgg in the paper's kin (MS 7)
     gan: Weight = 0.25
     gan_kind: Literal["hinge", "bce_s"] = "hinge"
     perceptual_from: Index = 0  # steps without LPIPS at the start
@@ -249,7 +159,7 @@ class StudentLoss:
     lpips_jitter: bool = False  # LPIPS on randomly shifted, flipped and rescaled copies
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class LoopConfig:
     """What every training run has: data, optimiser, precision, how often it saves and looks."""
 
@@ -280,17 +190,17 @@ class LoopConfig:
     checkpointing: bool = False  # the UNet's blocks are run again on the way back: less memory
 
     def __post_init__(self) -> None:
-        _check(
+        check(
             self.batch % self.accumulate == 0,
             f"a batch of {self.batch} cannot be worked through in {self.accumulate} equal pieces",
         )
-        _check(
+        check(
             not self.graphs or (not self.compile and self.accumulate == 1),
             "graphs=true needs compile=false and accumulate=1",
         )
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class DistillConfig:
     """L_Dis of Eq. 19 (MS 10); ``mmd_weight=0`` is Table 7's No-MMD."""
 
@@ -299,9 +209,10 @@ class DistillConfig:
     norm: Literal["teacher_rms", "none"] = "teacher_rms"
     samples: Annotated[int, Field(ge=2)] = 1024  # channel vectors a block and step
     kernels: Literal[1, 5] = 1
+    mid: bool = False  # also what the student's middle block stands in for, as a fifth block
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class TrainConfig(LoopConfig):
     """One training run of a student."""
 
@@ -316,21 +227,19 @@ class TrainConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         LoopConfig.__post_init__(self)  # super() fails in classes with slots
-        _check(
+        check(
             self.model.kind == "base" or self.init == "fresh",
             "a tiny student has none of the teacher's parts: init must be fresh",
         )
-        _check(
+        check(
             self.model.kind == "base" or self.distill is None or self.model.scale == 4,
             f"a tiny {self.model.scale}x student works on another grid than the teacher: distill "
             "must be none",
         )
         scales = (self.recipe.scale, self.model.scale)
-        _check(scales[0] == scales[1], f"recipe.scale and model.scale differ: {scales}")
+        check(scales[0] == scales[1], f"recipe.scale and model.scale differ: {scales}")
         unit = self.model.multiple_lr_px * self.model.scale
-        _check(
-            self.crop_hr_px % unit == 0, f"crop_hr_px {self.crop_hr_px} is no multiple of {unit}"
-        )
+        check(self.crop_hr_px % unit == 0, f"crop_hr_px {self.crop_hr_px} is no multiple of {unit}")
 
 
 # ---------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ makes it: so runs resume exactly, and one process and eight see the same data.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +19,19 @@ from torch.utils.data import DataLoader, Dataset
 
 from slimdiffsr.config import LoopConfig
 from slimdiffsr.errors import DataError
+from slimdiffsr.layouts import training_images
 
 __all__ = [
     "ImageFolder",
     "PairPool",
     "SampleNumbers",
     "TrainingPairs",
+    "batch_files",
     "find_images",
     "read_rgb",
     "training_batches",
 ]
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
 MOST_RETRIES = 20
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 
@@ -50,13 +52,13 @@ class ImageFolder:
 def find_images(folders: Sequence[Path], smallest_px: int) -> ImageFolder:
     """All images below the folders whose sides reach ``smallest_px``; headers are read, not pixels.
 
-    Raises DataError when a folder is missing or nothing is left.
+    Of the published trees in ``layouts``, recognised or insisted on as in ``dota:/data/DOTA``, only
+    the training part counts. Raises DataError when a folder is missing, is not the tree that it is
+    said to be, or nothing is left.
     """
     files, weights, unreadable, too_small = [], [], [], []
     for folder in folders:
-        if not folder.is_dir():
-            raise DataError(f"no folder {folder}: give a folder of training images")
-        for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS):
+        for path in training_images(folder):
             try:
                 with Image.open(path) as image:
                     _check_8_bit(image)
@@ -120,13 +122,21 @@ class TrainingPairs(Dataset[tuple[Tensor, Tensor, int]]):
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, int]:
         """Returns LR and HR in [0, 1] and how many unreadable images were passed over."""
         rng = self.make_generator(self.seed, number)
+        _, image, skipped = self._read(rng)
+        hr = self._augment(self._crop(image, rng), rng)
+        return self.degrade(hr[None], [rng])[0], hr, skipped
+
+    def file(self, number: int) -> Path:
+        """The image that a sample is cut from."""
+        return self._read(self.make_generator(self.seed, number))[0]
+
+    def _read(self, rng: torch.Generator) -> tuple[Path, Tensor, int]:
         for skipped in range(MOST_RETRIES):
+            path = self.images.files[self._draw(rng)]
             try:
-                image = read_rgb(self.images.files[self._draw(rng)])
+                return path, read_rgb(path), skipped
             except DataError:
                 continue
-            hr = self._augment(self._crop(image, rng), rng)
-            return self.degrade(hr[None], [rng])[0], hr, skipped
         raise DataError(f"{MOST_RETRIES} images in a row could not be read; check the data folder")
 
     def _draw(self, rng: torch.Generator) -> int:
@@ -196,7 +206,9 @@ class PairPool:
     def prepare(cls, pairs: TrainingPairs, count: int, workers: int) -> PairPool:
         """Samples 0 to count-1 of ``pairs``, made by ``workers`` processes."""
         numbers = [list(range(i, min(i + 64, count))) for i in range(0, count, 64)]
-        loader = DataLoader(pairs, batch_sampler=numbers, num_workers=workers)
+        loader = DataLoader(
+            pairs, batch_sampler=numbers, num_workers=workers, worker_init_fn=keep_at_work
+        )
         batches = [
             ((lr * 255).round().byte(), (hr * 255).round().byte(), int(skipped.sum()))
             for lr, hr, skipped in loader
@@ -215,7 +227,7 @@ class PairPool:
 
         ``turn`` also mirrors vertically and transposes, the whole batch alike.
         """
-        index = torch.randint(0, len(self.lr), (batch,), generator=rng)[share].to(self.lr.device)
+        index = draw_indices(len(self.lr), batch, rng)[share].to(self.lr.device)
         left_right, up_down, transpose = torch.randint(0, 2, (3,), generator=rng).tolist()
         drawn = []
         for images in (self.lr, self.hr):
@@ -228,6 +240,26 @@ class PairPool:
                 chosen = chosen.transpose(-1, -2)
             drawn.append(chosen.contiguous())
         return drawn[0], drawn[1]
+
+
+def draw_indices(count: int, batch: int, rng: torch.Generator) -> Tensor:
+    """Which of a pool's pairs make up a batch."""
+    return torch.randint(0, count, (batch,), generator=rng)
+
+
+def batch_files(config: LoopConfig, pairs: TrainingPairs, step: int) -> list[Path]:
+    """The images that step's batch was cut from, over all processes; 1 is the first step."""
+    numbers = range((step - 1) * config.batch, step * config.batch)
+    if config.pool:
+        rng = pairs.make_generator(config.seed + 2, step - 1)
+        drawn: list[int] = draw_indices(config.pool, config.batch, rng).tolist()
+        return [pairs.file(number) for number in drawn]
+    return [pairs.file(number) for number in numbers]
+
+
+def keep_at_work(worker: int) -> None:
+    """Let the main process alone see Ctrl-C, which a terminal sends to all."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def training_batches(
@@ -248,6 +280,7 @@ def training_batches(
         pairs,
         batch_sampler=numbers,
         num_workers=config.workers,
+        worker_init_fn=keep_at_work,
     )
     for lr, hr, skipped in loader:
         yield _send(lr, device), _send(hr, device), skipped

@@ -6,7 +6,8 @@ features that were made without gradients.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ __all__ = [
     "Adapters",
     "DistillationTerms",
     "FeatureNorm",
+    "Shares",
     "compare_features",
     "draw_positions",
     "feature_mse",
@@ -47,6 +49,26 @@ class Adapters(nn.ModuleList):
         return [adapter(f) for adapter, f in zip(self, features, strict=True)]
 
 
+def alone(own: Tensor) -> Tensor:
+    """The sum over a single process."""
+    return own
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How a batch is shared out among the processes of a run: equally, and in their order.
+
+    add_up: from one tensor a process to their sum, in each of them, with gradients to all.
+    """
+
+    process: int = 0
+    processes: int = 1
+    add_up: Callable[[Tensor], Tensor] = alone
+
+
+WHOLE = Shares()
+
+
 class DistillationTerms(NamedTuple):
     """L_Dis of Eq. 19 and its terms, averaged over blocks; ``raw_mse`` is without normalisation."""
 
@@ -65,33 +87,38 @@ def compare_features(
     norm: FeatureNorm = "teacher_rms",
     samples: int = 1024,
     kernels: Kernels = 1,
+    shares: Shares = WHOLE,
 ) -> DistillationTerms:
     """L_Dis = L_MSE-Dis + lambda L_MMD-Dis (Eq. 19), lambda = ``mmd_weight``.
 
-    adapted, teacher: one (b, c, h, w) a block, pairwise of one shape. rng: a generator on the CPU,
-    which draws the positions whose channel vectors MMD compares, anew for each block.
+    adapted, teacher: one (b, c, h, w) a block, pairwise of one shape: this process's share of the
+    batch. rng: a generator on the CPU, the same in all processes, which draws the positions in the
+    whole batch whose channel vectors MMD compares, anew for each block. The MSE is the share's, so
+    its gradient is to be averaged over processes; the MMD is that of the whole batch in each of
+    them, and ``shares.add_up`` makes the average of its gradients the whole one too.
     """
     mses, mmds, raws = [], [], []
     for ours, theirs in zip(adapted, teacher, strict=True):
         ours, theirs = ours.float(), theirs.detach().float()
         raws.append(feature_mse(ours.detach(), theirs))
         if norm == "teacher_rms":
-            ours, theirs = match_scale(ours, theirs)
+            ours, theirs = match_scale(ours, theirs, shares)
         mses.append(feature_mse(ours, theirs))
-        positions = draw_positions(theirs, samples, rng)
-        x, y = sample_vectors(ours, positions), sample_vectors(theirs, positions)
+        positions = draw_positions(theirs, samples, rng, shares.processes)
+        x, y = (sample_vectors(f, positions, shares) for f in (ours, theirs))
         mmds.append(mmd_squared(x, y, kernels))
     mse, mmd = torch.stack(mses).mean(), torch.stack(mmds).mean()
     return DistillationTerms(mse + mmd_weight * mmd, mse, mmd, torch.stack(raws).mean())
 
 
-def match_scale(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
-    """Both divided by the teacher's root mean square over the batch.
+def match_scale(ours: Tensor, theirs: Tensor, shares: Shares = WHOLE) -> tuple[Tensor, Tensor]:
+    """Both divided by the teacher's root mean square over the whole batch.
 
     Features of Stable Diffusion differ by an order of magnitude between blocks, and L_Dis stands
     beside L_Rec with no weight of its own.
     """
-    rms = theirs.detach().square().mean().sqrt().clamp_min(1e-6)
+    mean_square = shares.add_up(theirs.detach().square().mean()) / shares.processes
+    rms = mean_square.sqrt().clamp_min(1e-6)
     return ours / rms, theirs / rms
 
 
@@ -100,16 +127,24 @@ def feature_mse(ours: Tensor, theirs: Tensor) -> Tensor:
     return F.mse_loss(ours, theirs)
 
 
-def draw_positions(features: Tensor, samples: int, rng: torch.Generator) -> Tensor:
-    """Indices into the b*h*w positions of (b, c, h, w), drawn uniformly; on the CPU."""
+def draw_positions(
+    features: Tensor, samples: int, rng: torch.Generator, processes: int = 1
+) -> Tensor:
+    """Indices into all positions of as many (b, c, h, w) as processes, uniform; on the CPU."""
     b, _, h, w = features.shape
-    return torch.randint(b * h * w, (samples,), generator=rng)
+    return torch.randint(processes * b * h * w, (samples,), generator=rng)
 
 
-def sample_vectors(features: Tensor, positions: Tensor) -> Tensor:
-    """The channel vectors at ``positions``: (b, c, h, w) -> (samples, c)."""
+def sample_vectors(features: Tensor, positions: Tensor, shares: Shares = WHOLE) -> Tensor:
+    """The channel vectors at ``positions`` of the whole batch: (b, c, h, w) -> (samples, c)."""
     flat = features.permute(0, 2, 3, 1).flatten(0, 2)
-    return flat[positions.to(features.device)]
+    positions = positions.to(features.device)
+    if shares.processes == 1:
+        return flat[positions]
+    own = positions - shares.process * len(flat)
+    here = (own >= 0) & (own < len(flat))
+    # Each vector is one process's own and zero in the others, so their sum is all of them.
+    return shares.add_up(flat[own.clamp(0, len(flat) - 1)] * here[:, None])
 
 
 def mmd_squared(x: Tensor, y: Tensor, kernels: Kernels = 1) -> Tensor:

@@ -98,7 +98,7 @@ def paper_training(scale: Literal[4, 8] = 4) -> TrainConfig:
     return TrainConfig(
         model=ModelConfig(name=f"paper-x{scale}", scale=scale),
         recipe=Recipe(scale=scale),
-        loss=StudentLoss(gan_kind="bce_s"),
+        loss=StudentLoss(lpips_net="vgg", gan_kind="bce_s"),
         adversary="dino",
         distill=DistillConfig(),
         init="teacher",
@@ -153,6 +153,7 @@ def micro_training() -> TrainConfig:
         loss=StudentLoss(lpips=0.5, gan=0.05, gan_from=20),
         discriminator_width=8,
         distill=DistillConfig(samples=128),
+        init="teacher",
         steps=300,
         batch=4,
         crop_hr_px=64,

@@ -82,7 +82,10 @@ class Teacher(nn.Module):
 
     def blocks(self, enlarged: Tensor, hr: Tensor | None) -> BlockOutputs:
         """What the student is compared with; head and decoder are not run. Arguments as above."""
-        z_lr, guidance = self.guide(enlarged, hr)
+        return self.blocks_at(*self.guide(enlarged, hr))
+
+    def blocks_at(self, z_lr: Tensor, guidance: Guidance) -> BlockOutputs:
+        """``blocks`` of a latent (b, 4, h, w), with guidance from ``guide`` or from elsewhere."""
         return self.unet.blocks(z_lr, self._timestep(guidance), self._text(len(z_lr)))
 
     def guide(self, enlarged: Tensor, hr: Tensor | None) -> tuple[Tensor, Guidance]:

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from types import FrameType, TracebackType
+from typing import Any, Protocol, Self
 
 import torch
 from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
 from slimdiffsr.checkpoint import load_strict
 from slimdiffsr.config import LoopConfig
-from slimdiffsr.errors import TrainingError, WeightsError
+from slimdiffsr.errors import OutputError, TrainingError, WeightsError
 from slimdiffsr.state import load_state, save_state
 
 __all__ = ["Average", "Batches", "Progress", "Task", "TrainResult", "learning_rate_factor", "train"]
@@ -29,6 +33,8 @@ __all__ = ["Average", "Batches", "Progress", "Task", "TrainResult", "learning_ra
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor, Tensor]]]
 
 STATE_FILE = "state.safetensors"
+AGREE_EVERY = 10  # steps between the moments at which several processes agree to stop
+MOST_NAMES = 16
 
 
 class Task(Protocol):
@@ -70,7 +76,8 @@ class TrainResult:
     finished: bool
     images: int
     seconds: float
-    unreadable: int
+    unreadable: int  # images that could not be read
+    too_small: int = 0  # images smaller than the crop
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,69 +111,178 @@ def train(
     *,
     max_minutes: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    files_of: Callable[[int], Sequence[Path]] | None = None,
 ) -> TrainResult:
     """Train to ``config.steps`` or until the time is up, saved either way.
 
-    Finds the state in ``out`` and goes on from there. Raises TrainingError when a loss is not
-    finite; the last good state stays on disk. Ctrl-C saves and raises KeyboardInterrupt.
+    Finds the state in ``out`` and goes on from there. Raises TrainingError when a loss or weight is
+    not finite; the last good state stays on disk. Ctrl-C and SIGTERM end the step, save and raise
+    KeyboardInterrupt; a second one does not wait, unless there are several processes. Only the main
+    process saves and reports.
 
     batches: from the steps already done to this process's LR and HR in [-1, 1], and how many
-    unreadable images were passed over, for each step that is left.
+    unreadable images were passed over, for each step that is left. files_of: from a step, 1 being
+    the first, to the images in its batch, for the error.
     """
-    first = resume(task, out / STATE_FILE)
-    deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
+    first = step = resume(task, out / STATE_FILE)  # step: updates done
     clock = _Clock(accelerator.device, first)
     logger = _Logger(out / "tensorboard", first, accelerator.is_main_process)
-    step, skipped = first, 0  # step: updates done
-    losses: dict[str, Tensor] = {}
-    sound = torch.tensor(True, device=accelerator.device)
-    try:
-        for lr, hr, passed_over in batches(first):
-            skipped += int(passed_over.sum())
-            _set_learning_rate(task, learning_rate_factor(step, config))
-            losses = task.update(lr, hr, step + 1)
-            step += 1
-            sound = sound & torch.isfinite(torch.stack(list(losses.values()))).all()
-            if step % config.log_every == 0 or step == config.steps:
-                _stop_unless(sound, losses, step, out)
-                progress = clock.progress(step, config, {k: float(v) for k, v in losses.items()})
-                logger.write(step, progress.losses, progress.images_per_s)
-                if on_progress is not None:
-                    on_progress(progress)
-            if step % config.validate_every == 0 and accelerator.is_main_process:
-                logger.write(step, task.validate(step, out))
-            if step % config.save_every == 0:
-                _stop_unless(sound & _finite(task), losses, step, out)
+    watch = _Watch(task, accelerator, out, files_of)
+    show = on_progress if accelerator.is_main_process else None
+    skipped = 0
+    with _Ending(accelerator, max_minutes) as ending, contextlib.closing(logger):
+        try:
+            for lr, hr, passed_over in batches(first):
+                with ending.waits():
+                    skipped += int(passed_over.sum())
+                    _set_learning_rate(task, learning_rate_factor(step, config))
+                    losses = task.update(lr, hr, step + 1)
+                    step += 1
+                    watch.look(step, losses)
+                if step % config.log_every == 0 or step == config.steps:
+                    watch.check()
+                    progress = clock.progress(step, config, _average(losses, accelerator))
+                    logger.write(step, progress.losses, progress.images_per_s)
+                    if show is not None:
+                        show(progress)
+                if step % config.save_every == 0:
+                    watch.check()
+                    _save(task, step, out, accelerator)
+                if step % config.validate_every == 0 and accelerator.is_main_process:
+                    logger.write(step, task.validate(step, out))
+                if ending.due(step):
+                    break
+        except KeyboardInterrupt:
+            if ending.between_steps and watch.sound():
                 _save(task, step, out, accelerator)
-            if time.monotonic() > deadline:
-                break
-    except KeyboardInterrupt:
-        if sound & _finite(task):
+            raise
+        watch.check()
+        with ending.waits():
             _save(task, step, out, accelerator)
-        raise
-    finally:
-        logger.close()
-    _stop_unless(sound & _finite(task), losses, step, out)
-    _save(task, step, out, accelerator)
-    return TrainResult(
-        step, step >= config.steps, (step - first) * config.batch, clock.seconds(), skipped
-    )
+        ending.tell()
+    unreadable = int(accelerator.reduce(torch.tensor(skipped, device=accelerator.device)))
+    images = (step - first) * config.batch
+    return TrainResult(step, step >= config.steps, images, clock.seconds(), unreadable)
 
 
-def _stop_unless(sound: Tensor, losses: Mapping[str, Tensor], step: int, out: Path) -> None:
-    # Looked at now and then, not at each step: reading it makes the CPU wait for the GPU.
-    if not sound:
-        values = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
+def _average(losses: Mapping[str, Tensor], accelerator: Accelerator) -> dict[str, float]:
+    """Over the processes, whose shares of a batch are equally large."""
+    means = accelerator.reduce(torch.stack([v.float() for v in losses.values()]), "mean")
+    return dict(zip(losses, means.tolist(), strict=True))
+
+
+class _Watch:
+    """Finds the first step whose losses or weights were not finite.
+
+    It looks at each step without reading the result, which would make the CPU wait for the GPU, and
+    reads it when asked to ``check``.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        accelerator: Accelerator,
+        out: Path,
+        files_of: Callable[[int], Sequence[Path]] | None,
+    ) -> None:
+        self.weights = [p for module in task.modules.values() for p in module.parameters()]
+        self.accelerator = accelerator
+        self.out = out
+        self.files_of = files_of
+        self.first_bad = torch.tensor(math.inf, device=accelerator.device)
+
+    @torch.no_grad()
+    def look(self, step: int, losses: Mapping[str, Tensor]) -> None:
+        """Note whether a step's losses and the weights behind it are finite."""
+        # A finite loss can have a gradient that is not; the norm of all weights shows it.
+        numbers = torch.stack([*losses.values(), get_total_norm(self.weights)])
+        bad = torch.where(torch.isfinite(numbers).all(), math.inf, float(step))
+        self.first_bad = torch.minimum(self.first_bad, bad)
+
+    def sound(self) -> bool:
+        """Whether all was finite in this process."""
+        return math.isinf(float(self.first_bad))
+
+    def check(self) -> None:
+        """Raise TrainingError, in all processes, if in any of them something was not finite."""
+        step = float(self.accelerator.gather(self.first_bad.reshape(1)).min())
+        if math.isinf(step):
+            return
+        state = self.out / STATE_FILE
+        kept = f"the last good state is in {state}" if state.is_file() else "nothing was saved yet"
         raise TrainingError(
-            f"a loss or weight was not finite at or shortly before step {step} ({values}); the last "
-            f"good state is in {out / STATE_FILE}: lower the learning rate and run the command again"
+            f"a loss or weight was not finite at step {int(step)}{self._name_files(int(step))}; "
+            f"{kept}: lower the learning rate and run the command again"
         )
 
+    def _name_files(self, step: int) -> str:
+        files = [] if self.files_of is None else list(dict.fromkeys(map(str, self.files_of(step))))
+        if not files:
+            return ""
+        more = f" and {len(files) - MOST_NAMES} more" if len(files) > MOST_NAMES else ""
+        return f", whose batch was from {', '.join(files[:MOST_NAMES])}{more}"
 
-def _finite(task: Task) -> Tensor:
-    # A finite loss can still have a gradient that is not.
-    weights = [p for module in task.modules.values() for p in module.parameters()]
-    return torch.stack([torch.isfinite(p).all() for p in weights]).all()
+
+class _Ending:
+    """When to stop before the last step: at a deadline, or when a signal asks for it.
+
+    During what must not be cut in two (``waits``) the first signal is only noted; else it raises
+    KeyboardInterrupt at once. Several processes stop at the same step.
+    """
+
+    def __init__(self, accelerator: Accelerator, max_minutes: float | None) -> None:
+        self.accelerator = accelerator
+        self.deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
+        self.alone = accelerator.num_processes == 1
+        self.between_steps = True
+        self.asked = False
+        self.before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # only it may handle signals
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        # torchrun repeats to its processes what a terminal has already sent them.
+        if self.alone and (self.asked or self.between_steps):
+            raise KeyboardInterrupt
+        self.asked = True
+
+    @contextlib.contextmanager
+    def waits(self) -> Iterator[None]:
+        """A part that ends before a signal counts; only an error leaves it half done."""
+        self.between_steps = False
+        yield
+        self.between_steps = True
+
+    def due(self, step: int) -> bool:
+        """Whether to stop after this step."""
+        if self.alone:
+            return self.asked or time.monotonic() > self.deadline
+        if step % AGREE_EVERY:
+            return False
+        wishes = [float(self.asked), float(time.monotonic() > self.deadline)]
+        asked, late = self.accelerator.reduce(
+            torch.tensor(wishes, device=self.accelerator.device)
+        ).tolist()
+        self.asked = asked > 0
+        return self.asked or late > 0
+
+    def tell(self) -> None:
+        """Raise KeyboardInterrupt if that is why the loop ended."""
+        if self.asked:
+            raise KeyboardInterrupt
 
 
 def _set_learning_rate(task: Task, factor: float) -> None:
@@ -252,22 +368,32 @@ class _Clock:
 
 
 class _Logger:
-    """TensorBoard on the main process, silent elsewhere."""
+    """TensorBoard on the main process, silent elsewhere. Raises OutputError."""
 
     def __init__(self, folder: Path, first_step: int, active: bool) -> None:
-        self.writer = SummaryWriter(str(folder), purge_step=first_step + 1) if active else None
+        self.folder = folder
+        with self._whole():
+            self.writer = SummaryWriter(str(folder), purge_step=first_step + 1) if active else None
 
     def write(
         self, step: int, values: Mapping[str, float], images_per_s: float | None = None
     ) -> None:
         if self.writer is None:
             return
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
         if images_per_s is not None:
-            self.writer.add_scalar("images_per_s", images_per_s, step)
+            values = {**values, "images_per_s": images_per_s}
+        with self._whole():
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # all that counts is reported where it is saved
             if self.writer is not None:
                 self.writer.close()
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(f"cannot write logs into {self.folder}: {error.strerror}") from None

@@ -6,26 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from slimdiffsr.diffusion import add_noise, noise_schedule, predict_clean
-from slimdiffsr.models.sd_vae import KLCodec
+from slimdiffsr.models.sd_vae import build_kl
 from slimdiffsr.models.spec import SD21
 from slimdiffsr.models.student import enlarge_bicubic
 from slimdiffsr.models.unet import UNet
 
-__all__ = ["StableDiffusion", "full_kl"]
-
-
-def full_kl() -> KLCodec:
-    """Stable Diffusion's own autoencoder at its true size, with fresh weights; needs diffusers."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-    return KLCodec(
-        AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-        )
-    )
+__all__ = ["StableDiffusion"]
 
 
 class StableDiffusion(nn.Module):
@@ -42,7 +28,7 @@ class StableDiffusion(nn.Module):
     def __init__(self, scale: int) -> None:
         super().__init__()
         self.scale = scale
-        self.codec = full_kl()
+        self.codec = build_kl()
         self.unet = UNet(SD21)
         self.register_buffer("schedule", noise_schedule(), persistent=False)
         self.register_buffer("prompt", torch.zeros(1, 77, SD21.text_width), persistent=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from slimdiffsr.bench.diffusion import StableDiffusion, full_kl
+from slimdiffsr.bench.diffusion import StableDiffusion
 from slimdiffsr.bench.peers import build_esrgan, build_swinir
-from slimdiffsr.config import ModelConfig
+from slimdiffsr.config import Ablation, ModelConfig
 from slimdiffsr.errors import ConfigError
-from slimdiffsr.models.ablations import Ablation, LatentStudent, build_ablation, count
+from slimdiffsr.models.ablations import count
 from slimdiffsr.models.classical import Bicubic
-from slimdiffsr.models.student import BaseStudent, build_student
+from slimdiffsr.models.student import BaseStudent, LatentStudent, build_student
 from slimdiffsr.presets import load_preset, tiny_model
 from slimdiffsr.upscale import Upscaler
 
@@ -48,7 +49,7 @@ class Row:
         """Parameters as the paper counts them (MS 9), where it has this row."""
         if self.ablation is None or not isinstance(module, BaseStudent | LatentStudent):
             return None
-        return count(self.ablation, module).paper
+        return count(module).paper
 
 
 def _base(scale: int) -> ModelConfig:
@@ -71,8 +72,7 @@ def _build_compact(scale: int) -> nn.Module:
 
 def _ablation(name: str, title: str, ablation: Ablation) -> Row:
     def build(scale: int) -> nn.Module:
-        kl = full_kl() if ablation == "kl" else None
-        return build_ablation(ablation, _base(scale), kl)
+        return build_student(dataclasses.replace(_base(scale), ablation=ablation))
 
     gib = 6.0 if ablation == "kl" else 3.0
     return Row(name, title, build, name, gib_per_mpx=gib, ablation=ablation)

@@ -9,14 +9,14 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from slimdiffsr.cli import models, scenes, train
+from slimdiffsr.cli import evaluate, figures, models, scenes, testset, train
 from slimdiffsr.cli.bench import bench
 from slimdiffsr.cli.show import note, sentence
 from slimdiffsr.errors import ConfigError, InterruptedRunError, SlimDiffSRError
 
 __all__ = ["app", "main", "rio_command"]
 
-EXTRAS = {"accelerate": "train", "PIL": "train", "tensorboard": "train"}
+EXTRAS = {"accelerate": "train", "PIL": "train", "tensorboard": "train", "matplotlib": "report"}
 
 
 class _Friendly(TyperGroup):
@@ -55,9 +55,12 @@ app = typer.Typer(
 for command in (scenes.upscale, scenes.info, scenes.demo):
     app.command()(command)
 app.command("import-weights")(models.import_weights)
+app.command("import-lpips")(models.import_lpips)
 app.command()(models.interpolate)
 app.command("merge-teacher")(models.merge_teacher)
-app.command()(models.evaluate)
+app.command("make-testset")(testset.make_testset)
+app.command("import-dists")(testset.import_dists)
+app.command()(evaluate.evaluate)
 app.command()(bench)
 
 train_app = typer.Typer(help="Train models.", no_args_is_help=True)
@@ -66,6 +69,13 @@ train_app.command("prior")(train.train_prior)
 train_app.command("teacher")(train.train_teacher)
 train_app.command("student")(train.train_student)
 app.add_typer(train_app, name="train")
+
+draw_app = typer.Typer(help="Draw figures.", no_args_is_help=True)
+draw_app.command("crops")(figures.draw_crops)
+draw_app.command("cost")(figures.draw_cost)
+draw_app.command("radar")(figures.draw_radar)
+draw_app.command("maps")(figures.draw_maps)
+app.add_typer(draw_app, name="draw")
 
 
 def _show_version(wanted: bool) -> None:

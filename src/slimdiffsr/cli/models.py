@@ -1,26 +1,23 @@
-"""Commands on models: import-weights, interpolate, merge-teacher, evaluate."""
+"""Commands on models: import-weights, import-lpips, interpolate, merge-teacher."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
 from slimdiffsr.cli.options import (
     CodecFolderOption,
     CodecOption,
-    DeviceOption,
     EstimatorOption,
-    LpipsOption,
     SdFolderOption,
     UNetOption,
     refuse_existing,
     teacher_base,
 )
-from slimdiffsr.errors import ConfigError
 
-__all__ = ["evaluate", "import_weights", "interpolate", "merge_teacher"]
+__all__ = ["import_lpips", "import_weights", "interpolate", "merge_teacher"]
 
 
 def import_weights(
@@ -35,6 +32,18 @@ def import_weights(
     refuse_existing(target, overwrite)
     digest = import_official(source, target, scale)
     print(f"{target}  sha256 {digest}")
+
+
+def import_lpips(
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    net: Annotated[str, typer.Option(help="squeeze, vgg or alex.")] = "vgg",
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+) -> None:
+    """Save LPIPS as the lpips package downloads it, for --lpips and for machines without it."""
+    from slimdiffsr.stages import import_lpips
+
+    refuse_existing(target, overwrite)
+    print(f"{target}  sha256 {import_lpips(target, cast(Any, net))}")
 
 
 def interpolate(
@@ -53,33 +62,6 @@ def interpolate(
         start, end, amount, target, name=name or target.stem, about={"licence": "Apache-2.0"}
     )
     print(f"{target}  sha256 {digest}")
-
-
-def evaluate(
-    lr: Annotated[Path, typer.Argument(help="Folder of low-resolution images.")],
-    hr: Annotated[Path, typer.Argument(help="Folder of true images of the same names.")],
-    model: Annotated[list[str], typer.Option("--model", "-m", help="Repeat to compare.")],
-    out: Annotated[Path, typer.Option(help="Folder for tables and pictures.")],
-    lpips: LpipsOption = None,
-    device: DeviceOption = "auto",
-) -> None:
-    """Measure models on pairs of images: PSNR-Y, SSIM-Y, LPIPS, grid energy, consistency."""
-    from slimdiffsr.evaluate import evaluate_folder, report_markdown
-    from slimdiffsr.upscale import Upscaler
-
-    distance = None
-    if lpips is not None:
-        from slimdiffsr.stages import load_lpips
-
-        distance = load_lpips(lpips)
-    names = _row_names(model)
-    scale = Upscaler.from_pretrained(model[0], device=device).scale
-    restorers = {
-        name: Upscaler.from_pretrained(source, scale=scale, device=device).upscale
-        for name, source in names.items()
-    }
-    report = evaluate_folder(restorers, lr, hr, scale=scale, lpips=distance, out_dir=out)
-    print(report_markdown(report))
 
 
 def merge_teacher(
@@ -101,13 +83,3 @@ def merge_teacher(
     refuse_existing(target, overwrite)
     base = teacher_base(estimator, unet, sd_folder, codec, codec_folder)
     print(f"{target}  sha256 {merge_teacher(adapted, base, target)}")
-
-
-def _row_names(models: list[str]) -> dict[str, str]:
-    """A name for each model that can be a folder's: a file's or a repository's last part."""
-    names: dict[str, str] = {}
-    for source in models:
-        name = Path(source).name.removesuffix(".safetensors")
-        if names.setdefault(name, source) != source:
-            raise ConfigError(f"two models are called {name}: {names[name]} and {source}")
-    return names

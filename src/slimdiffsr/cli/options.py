@@ -51,15 +51,25 @@ CodecFolderOption = Annotated[
     Path | None, typer.Option(help="Folder with the autoencoder's weights; default: from the hub.")
 ]
 FrozenCodecOption = Annotated[str, typer.Option("--codec", help="taesd or kl.")]
-DataOption = Annotated[list[Path], typer.Option(help="Folder of sharp images; repeat for more.")]
+DataOption = Annotated[
+    list[Path],
+    typer.Option(
+        help="Folder of sharp images; repeat for more. Of AID, NWPU-RESISC45, DOTA, DIOR and "
+        "Real-RefRSSRD, known by their folders, only the training part; dota:FOLDER insists."
+    ),
+]
 OutOption = Annotated[Path, typer.Option(help="Folder of the run; the same again resumes.")]
-ValidationOption = Annotated[Path | None, typer.Option(help="Folder of sharp images.")]
+ValidationOption = Annotated[
+    Path | None, typer.Option(help="Folder of sharp images, or of pairs in lr/ and hr/.")
+]
 StartOption = Annotated[Path | None, typer.Option(help="Weights to start from.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")
 ]
 MinutesOption = Annotated[float | None, typer.Option(help="Stop, saved, after this.")]
-LpipsOption = Annotated[Path | None, typer.Option(help="LPIPS-SqueezeNet weights, .safetensors.")]
+LpipsOption = Annotated[
+    Path | None, typer.Option(help="LPIPS weights, .safetensors; default: by the lpips package.")
+]
 DryRunOption = Annotated[bool, typer.Option(help="Print the resolved config and stop.")]
 DinoOption = Annotated[str, typer.Option(help="DINO ViT-B/16 for adversary=dino: name or folder.")]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,12 +65,17 @@ def tell(done: geo.SceneReport) -> None:
     )
 
 
-def tell_training(result: TrainResult, steps: int) -> None:
-    """How a training run ended."""
+def tell_training(result: TrainResult, steps: int, written: Path) -> None:
+    """How a training run ended; of several processes the first tells it."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     ending = "" if result.finished else "; the same command goes on from here"
     note(f"step {result.step} of {steps} after {result.seconds:.0f} s{ending}")
     if result.unreadable:
         note(f"{result.unreadable} unreadable images were passed over")
+    if result.too_small:
+        note(f"{result.too_small} images smaller than the crop were passed over")
+    print(written)
 
 
 def report(facts: dict[str, Any], as_json: bool) -> None:

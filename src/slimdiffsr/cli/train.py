@@ -24,7 +24,6 @@ from slimdiffsr.cli.options import (
     StartOption,
     UNetOption,
     ValidationOption,
-    make_folder,
     teacher_base,
 )
 from slimdiffsr.cli.show import tell_training, training_progress
@@ -67,12 +66,10 @@ def train_student(
     resolved = _resolve(load_preset(config), set_, dry_run)
     from slimdiffsr.stages import RunPaths, train_student
 
-    make_folder(out)
     paths = RunPaths(tuple(data), out, lpips, validation, start, teacher, codec_folder, dino)
     with training_progress(resolved.steps) as show:
         result = train_student(resolved, paths, max_minutes=max_minutes, on_progress=show)
-    tell_training(result, resolved.steps)
-    print(out / "model.safetensors")
+    tell_training(result, resolved.steps, out / "model.safetensors")
 
 
 def train_teacher(
@@ -101,13 +98,11 @@ def train_teacher(
     from slimdiffsr.stages import RunPaths
     from slimdiffsr.stages.teacher import train_teacher
 
-    make_folder(out)
     base = teacher_base(estimator, unet, sd_folder, codec, codec_folder)
     paths = RunPaths(tuple(data), out, lpips, validation, dino=dino)
     with training_progress(resolved.steps) as show:
         result = train_teacher(resolved, paths, base, max_minutes=max_minutes, on_progress=show)
-    tell_training(result, resolved.steps)
-    print(out / "teacher.safetensors")
+    tell_training(result, resolved.steps, out / "teacher.safetensors")
 
 
 def train_uncertainty(
@@ -141,8 +136,7 @@ def train_uncertainty(
         result = train_uncertainty(
             resolved, paths, frozen, max_minutes=max_minutes, on_progress=show
         )
-    tell_training(result, resolved.steps)
-    print(out / ESTIMATOR_FILE)
+    tell_training(result, resolved.steps, out / ESTIMATOR_FILE)
 
 
 def train_prior(
@@ -172,8 +166,7 @@ def train_prior(
     paths = RunPaths(tuple(data), out, validation=validation, start=start)
     with training_progress(resolved.steps) as show:
         result = train_prior(resolved, paths, frozen, max_minutes=max_minutes, on_progress=show)
-    tell_training(result, resolved.steps)
-    print(out / UNET_FILE)
+    tell_training(result, resolved.steps, out / UNET_FILE)
 
 
 def _resolve(preset: C, set_: list[str] | None, dry_run: bool) -> C:

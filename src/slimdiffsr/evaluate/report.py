@@ -1,30 +1,34 @@
-"""Scores by model, metric and image, their means with intervals, and how they are shown."""
+"""Scores by model, metric and image, and their means with intervals."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from slimdiffsr.errors import DataError
+
 __all__ = [
     "BOOTSTRAP_DRAWS",
+    "TRUTH",
     "Estimate",
     "Failure",
     "Metric",
     "Report",
     "Sample",
     "bootstrap_mean",
-    "report_json",
-    "report_markdown",
+    "pool",
 ]
 
 Rgb8 = NDArray[np.uint8]
 
 BOOTSTRAP_DRAWS = 2000
+TRUTH = "truth"  # the row of the true images, for the metrics that need no truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +36,16 @@ class Sample:
     """One restored image with all that a metric may ask for, each (height, width, 3) uint8."""
 
     sr: Rgb8
-    hr: Rgb8
+    hr: Rgb8 | None  # None for real inputs without a truth
     lr: Rgb8
     scale: int
+
+    @property
+    def truth(self) -> Rgb8:
+        """``hr``, for metrics that need it. Raises DataError where there is none."""
+        if self.hr is None:
+            raise DataError("there is no true image to compare with: leave this metric out")
+        return self.hr
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,13 @@ class Metric:
     compute: Callable[[Sample], float]
     uses_truth: bool = True
     digits: int = 2  # shown behind the decimal point
+    weights: str = ""  # sha256 of the weights, if it has any
+
+    @property
+    def identity(self) -> str:
+        """A hash of all that decides the value: what a kept score is known by."""
+        about = (self.name, self.about, self.weights, version("slimdiffsr"))
+        return hashlib.sha256("\n".join(about).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +88,75 @@ class Failure:
 
 @dataclass(slots=True)
 class Report:
-    """Scores by model, metric and image, with what went wrong and how it was measured."""
+    """Scores by model, metric and image on one set, with what went wrong and how it was measured.
 
+    ``methods`` and ``data`` describe both for the protocol; ``pooled`` is of several sets together.
+    """
+
+    name: str
+    scale: int
     metrics: tuple[Metric, ...]
     scores: dict[str, dict[str, dict[str, float]]]
     failures: list[Failure] = field(default_factory=list)
-    protocol: dict[str, str] = field(default_factory=dict)
+    methods: dict[str, str] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
+    pooled: bool = False
+
+    @property
+    def measured(self) -> tuple[Metric, ...]:
+        """The metrics of which there is any score: a set without truth lacks some."""
+        return tuple(
+            metric
+            for metric in self.metrics
+            if any(scores.get(metric.name) for scores in self.scores.values())
+        )
 
     def estimate(self, model: str, metric: str) -> Estimate | None:
         """Mean and interval over the images that were scored; None if there are none."""
         values = list(self.scores[model].get(metric, {}).values())
         return bootstrap_mean(np.array(values)) if values else None
+
+    def best(self, metric: Metric) -> str | None:
+        """The model with the best mean, to the digits shown; None if there is none or a tie.
+
+        And none where it would beat the true images: there less, or more, is no longer better.
+        """
+        sign = 1 if metric.better == "higher" else -1
+        goodness = {
+            model: sign * round(estimate.mean, metric.digits)
+            for model in self.scores
+            if (estimate := self.estimate(model, metric.name)) is not None
+        }
+        truth = goodness.pop(TRUTH, float("inf"))
+        winners = [m for m, value in goodness.items() if value == max(goodness.values())]
+        if len(winners) != 1 or goodness[winners[0]] > truth:
+            return None
+        return winners[0]
+
+
+def pool(reports: Sequence[Report]) -> Report:
+    """All images of several sets as one; they are called SET/IMAGE there."""
+    first = reports[0]
+    # Sets without a truth have no row of it, which comes last.
+    rows = dict.fromkeys(row for report in reports for row in report.scores if row != TRUTH)
+    if any(TRUTH in report.scores for report in reports):
+        rows[TRUTH] = None
+    scores: dict[str, dict[str, dict[str, float]]] = {
+        row: {metric.name: {} for metric in first.metrics} for row in rows
+    }
+    for report in reports:
+        for model, by_metric in report.scores.items():
+            for metric, by_image in by_metric.items():
+                scores[model][metric] |= {f"{report.name}/{i}": v for i, v in by_image.items()}
+    failures = [
+        Failure(f"{report.name}/{f.image}", f.model, f.message)
+        for report in reports
+        for f in report.failures
+    ]
+    name = "all: " + ", ".join(report.name for report in reports)
+    return Report(
+        name, first.scale, first.metrics, scores, failures, first.methods, {}, pooled=True
+    )
 
 
 def bootstrap_mean(values: NDArray[np.float64], seed: int = 0) -> Estimate:
@@ -93,59 +169,3 @@ def bootstrap_mean(values: NDArray[np.float64], seed: int = 0) -> Estimate:
     # inverted_cdf picks and never interpolates: an infinite PSNR stays infinite.
     low, high = np.quantile(values[draws].mean(axis=1), (0.025, 0.975), method="inverted_cdf")
     return Estimate(float(values.mean()), float(low), float(high), len(values))
-
-
-def report_markdown(report: Report) -> str:
-    """A table of means with intervals, then failures, then the protocol."""
-    arrow = {"higher": "↑", "lower": "↓"}
-    titles = ["model", "images", *(f"{m.name} {arrow[m.better]}" for m in report.metrics)]
-    lines = [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
-    for model in report.scores:
-        estimates = [report.estimate(model, metric.name) for metric in report.metrics]
-        images = max((e.n for e in estimates if e is not None), default=0)
-        cells = [model, str(images), *map(_cell, estimates, report.metrics)]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "Mean over images [95 % bootstrap interval]."]
-    if report.failures:
-        lines += ["", f"Not scored ({len(report.failures)}):", ""]
-        lines += [f"- {f.image} {f.model}: {f.message}" for f in report.failures]
-    lines += ["", "Protocol:", ""]
-    lines += [f"- {metric.name}: {metric.about}" for metric in report.metrics]
-    lines += [f"- {key}: {value}" for key, value in report.protocol.items()]
-    return "\n".join(lines) + "\n"
-
-
-def report_json(report: Report) -> str:
-    """Everything in the report as JSON; an infinite value is the string "inf"."""
-    content = {
-        "protocol": report.protocol,
-        "metrics": {m.name: {"better": m.better, "about": m.about} for m in report.metrics},
-        "means": {
-            model: {
-                metric.name: asdict(estimate)
-                for metric in report.metrics
-                if (estimate := report.estimate(model, metric.name)) is not None
-            }
-            for model in report.scores
-        },
-        "images": report.scores,
-        "failures": [asdict(failure) for failure in report.failures],
-    }
-    return json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
-
-
-def _cell(estimate: Estimate | None, metric: Metric) -> str:
-    if estimate is None:
-        return "–"  # noqa: RUF001  an empty cell
-    mean, low, high = (
-        f"{v:.{metric.digits}f}" for v in (estimate.mean, estimate.low, estimate.high)
-    )
-    return f"{mean} [{low}, {high}]"
-
-
-def _finite(value: Any) -> Any:  # noqa: ANN401  any JSON value
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return str(value) if isinstance(value, float) and not np.isfinite(value) else value

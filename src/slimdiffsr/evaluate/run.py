@@ -1,248 +1,235 @@
-"""Runs restorers over pairs of images and measures what comes out."""
+"""Runs methods over pairs of images and measures what comes out."""
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from slimdiffsr import metrics as measure
-from slimdiffsr.errors import DataError, OutputError
-from slimdiffsr.evaluate.pairs import PairedFolder, Pairs
-from slimdiffsr.evaluate.report import (
-    BOOTSTRAP_DRAWS,
-    Failure,
-    Metric,
-    Report,
-    Sample,
-    report_json,
-    report_markdown,
-)
+from slimdiffsr.checkpoint import write_atomically
+from slimdiffsr.errors import DataError, DiskFullError, InterruptedRunError, SlimDiffSRError
+from slimdiffsr.evaluate.methods import Method, check_scale
+from slimdiffsr.evaluate.pairs import Pairs, pixels_sha256, read_rgb8
+from slimdiffsr.evaluate.report import TRUTH, Failure, Metric, Report, Sample
+from slimdiffsr.evaluate.store import Store
 
-__all__ = [
-    "TRUTH",
-    "Distance",
-    "Restore",
-    "default_metrics",
-    "evaluate",
-    "evaluate_folder",
-    "lpips_metric",
-    "restore_with",
-]
+__all__ = ["Progress", "evaluate", "output_path"]
 
 Rgb8 = NDArray[np.uint8]
-Restore = Callable[[Rgb8], Rgb8]  # (h, w, 3) -> (scale*h, scale*w, 3)
-Distance = Callable[[Tensor, Tensor], Tensor]  # two (1, 3, h, w) in [-1, 1] -> one value
-
-TRUTH = "truth"  # the row of the true images, for the metrics that need no truth
 
 
-def lpips_metric(
-    distance: Distance, name: str = "lpips_squeeze", device: torch.device | str = "cpu"
-) -> Metric:
-    """A learned distance of (1, 3, h, w) RGB tensors in [-1, 1] as a metric."""
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a set is: images times methods done and in all, and which method comes next."""
 
-    def compute(sample: Sample) -> float:
-        with torch.inference_mode():
-            value = distance(_to_tensor(sample.sr, device), _to_tensor(sample.hr, device))
-        return float(value)
-
-    about = "learned distance of RGB in [-1, 1], no border crop"
-    return Metric(name, "lower", about, compute, digits=4)
+    done: int
+    total: int
+    method: str
 
 
-def default_metrics(lpips: Distance | None = None) -> tuple[Metric, ...]:
-    """PSNR-Y, SSIM-Y, LPIPS where its network is given, and the two that keep LPIPS honest."""
-    perceptual = () if lpips is None else (lpips_metric(lpips),)
-    return (
-        Metric(
-            "psnr_y", "higher", "dB on BT.601 Y in 16..235, data range 255, no border crop",
-            lambda s: measure.psnr_y(s.sr, s.hr),
-        ),
-        Metric(
-            "ssim_y", "higher", "BT.601 Y in 16..235, 11x11 Gaussian sigma 1.5, valid region",
-            lambda s: measure.ssim_y(s.sr, s.hr),
-            digits=4,
-        ),
-        *perceptual,
-        Metric(
-            "grid_energy_db", "lower",
-            "dB at the upsampler's lattice frequencies over those beside them, 8-bit grey; "
-            "true images: about -1, visible grids: above 4",
-            lambda s: measure.grid_energy_db(measure.grey8(s.sr), s.scale),
-            uses_truth=False,
-        ),
-        Metric(
-            "consistency", "lower",
-            "mean absolute difference of the result averaged back to the input, in grey levels",
-            lambda s: measure.reflectance_consistency(s.sr, s.lr, s.scale),
-            uses_truth=False,
-        ),
-    )  # fmt: skip
+@dataclass(slots=True)
+class _Images:
+    # One pair with its hashes.
+    name: str
+    lr: Rgb8
+    hr: Rgb8 | None
+    lr_sha: str = field(init=False)
+    hr_sha: str = field(init=False)
 
-
-def restore_with(net: Callable[[Tensor], Tensor], device: torch.device | str = "cpu") -> Restore:
-    """A network from and to (1, 3, h, w) in [-1, 1] as a restorer; rounds to 8 bits."""
-
-    def restore(rgb_lr: Rgb8) -> Rgb8:
-        with torch.inference_mode():
-            rgb = net(_to_tensor(rgb_lr, device))[0].float()
-        levels = ((rgb + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        return np.asarray(levels.permute(1, 2, 0).cpu().numpy())
-
-    return restore
+    def __post_init__(self) -> None:
+        self.lr_sha = pixels_sha256(self.lr)
+        self.hr_sha = "" if self.hr is None else pixels_sha256(self.hr)
 
 
 def evaluate(
-    restorers: Mapping[str, Restore],
+    methods: Sequence[Method],
     pairs: Pairs,
     metrics: Sequence[Metric],
     *,
+    store: Store | None = None,
     save_to: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Report:
-    """Score each restorer on each pair with each metric.
+    """Score each method on each pair with each metric.
 
-    A pair that cannot be read, and a restorer or metric that fails on one image, is noted in the
+    A pair that cannot be read, and a method or metric that fails on one image, is noted in the
     report's failures; all other scores stand. Metrics that need no truth are also taken of the true
-    images, in the row ``TRUTH``.
+    images, in the row ``TRUTH``; those that need it are left out where a set has none.
 
     Args:
-        restorers: by name; the name is also the folder of its outputs.
+        methods: what to score.
         pairs: what to score on.
         metrics: what to measure.
-        save_to: write each output to ``save_to/NAME/IMAGE.png``.
-        progress: called with (images done, images in all).
+        store: what was made and scored before; new results are noted there as they come.
+        save_to: write each output to ``output_path(save_to, METHOD, IMAGE)``.
+        progress: called before each method's turn at an image.
 
     Raises:
-        DataError: no restorer, a name that cannot be used, or not one score in the end.
+        DataError: no method, names that are not different, or not one score in the end.
+        ScaleError: a method enlarges by another scale than the pairs have.
         OutputError: an output cannot be written.
     """
-    _check_names(restorers, metrics)
-    empty: dict[str, dict[str, dict[str, float]]] = {
-        model: {metric.name: {} for metric in metrics} for model in (*restorers, TRUTH)
-    }
-    report = Report(tuple(metrics), empty, protocol=_protocol(pairs))
-    for done, name in enumerate(pairs.names):
-        if progress is not None:
-            progress(done, len(pairs.names))
+    _check(methods, metrics)
+    check_scale(methods, pairs.scale)
+    about = pairs.describe()
+    run = _Run(
+        Report(
+            about["name"],
+            pairs.scale,
+            tuple(metrics),
+            {},
+            methods={m.name: m.about for m in methods if m.about},
+            data=about,
+        ),
+        Store() if store is None else store,
+        save_to,
+    )
+    rows = [method.name for method in methods] + ([TRUTH] if pairs.has_truth else [])
+    run.report.scores = {row: {m.name: {} for m in run.report.metrics} for row in rows}
+    total = len(pairs.names) * len(methods)
+    for index, name in enumerate(pairs.names):
         try:
-            lr, hr = pairs.read(name)
+            images = _Images(name, *pairs.read(name))
         except DataError as error:
-            report.failures.append(Failure(name, "", str(error)))
+            run.report.failures.append(Failure(name, "", str(error)))
             continue
-        truth = Sample(hr, hr, lr, pairs.scale)
-        _score(report, name, TRUTH, truth)
-        for model, restore in restorers.items():
-            sr = _restored(report, name, model, restore, truth)
-            if sr is not None and save_to is not None:
-                _save_png(sr, save_to / model / f"{name}.png")
+        for turn, method in enumerate(methods):
+            if progress is not None:
+                progress(Progress(index * len(methods) + turn, total, method.name))
+            run.score_method(method, images)
+        if images.hr is not None:
+            run.score(TRUTH, images, images.hr, images.hr_sha)
     if progress is not None:
-        progress(len(pairs.names), len(pairs.names))
-    if not any(values for model in restorers for values in report.scores[model].values()):
-        first = report.failures[0].message if report.failures else "there are no pairs"
-        raise DataError(f"nothing could be scored: {first}")
-    return report
+        progress(Progress(total, total, ""))
+    if not any(v for m in methods for v in run.report.scores[m.name].values()):
+        failures = run.report.failures
+        raise DataError(
+            f"nothing could be scored: {failures[0].message if failures else 'there are no pairs'}"
+        )
+    return run.report
 
 
-def evaluate_folder(
-    restorers: Mapping[str, Restore],
-    lr_dir: Path,
-    hr_dir: Path,
-    *,
-    scale: int | None = None,
-    lpips: Distance | None = None,
-    out_dir: Path | None = None,
-) -> Report:
-    """Evaluate on two folders; with ``out_dir``, write report.md, report.json and outputs/ there.
-
-    Raises:
-        DataError: see ``PairedFolder.open`` and ``evaluate``.
-        OutputError: ``out_dir`` cannot be written.
-    """
-    pairs = PairedFolder.open(lr_dir, hr_dir, scale)
-    save_to = None if out_dir is None else out_dir / "outputs"
-    report = evaluate(restorers, pairs, default_metrics(lpips), save_to=save_to)
-    if out_dir is not None:
-        try:
-            out_dir.mkdir(parents=True, exist_ok=True)
-            (out_dir / "report.md").write_text(report_markdown(report))
-            (out_dir / "report.json").write_text(report_json(report))
-        except OSError as error:
-            raise OutputError(f"cannot write the report to {out_dir}: {error}") from None
-    return report
+def output_path(folder: Path, method: str, image: str) -> Path:
+    """Where an output is saved."""
+    return folder / method / f"{image}.png"
 
 
-def _restored(
-    report: Report, image: str, model: str, restore: Restore, truth: Sample
-) -> Rgb8 | None:
-    # One restorer on one image, scored into the report; None and a failure where it cannot.
-    try:
-        sr = restore(truth.lr)
-    except Exception as error:  # a restorer may be anybody's code: one failure must not end a run
-        report.failures.append(Failure(image, model, f"{type(error).__name__}: {error}"))
-        return None
-    if sr.dtype != np.uint8 or sr.shape != truth.hr.shape:
-        message = f"returned {sr.shape} {sr.dtype} instead of {truth.hr.shape} uint8"
-        report.failures.append(Failure(image, model, message))
-        return None
-    _score(report, image, model, Sample(sr, truth.hr, truth.lr, truth.scale))
-    return sr
+@dataclass(slots=True)
+class _Run:
+    report: Report
+    store: Store
+    save_to: Path | None
 
+    def score_method(self, method: Method, images: _Images) -> None:
+        # One method on one image; made again only where the outcome is not known.
+        sr_sha = self.store.output(method.identity, images.lr_sha) if method.identity else None
+        saved = (
+            None if self.save_to is None else output_path(self.save_to, method.name, images.name)
+        )
+        sr = None if saved is None else _read_saved(saved, sr_sha)
+        known = sr_sha is not None and all(
+            self._known(metric, sr_sha, images) is not None
+            for metric in self._metrics(method.name, images)
+        )
+        if sr_sha is None or (sr is None and (saved is not None or not known)):
+            sr = self._restored(method, images)
+            if sr is None:
+                return
+            sr_sha = pixels_sha256(sr)
+            if saved is not None:
+                write_atomically(saved, _png(sr))
+            about = {"model": method.name, "image": images.name}
+            if method.identity:
+                self.store.note_output(method.identity, images.lr_sha, sr_sha, **about)
+        self.score(method.name, images, sr, sr_sha)
 
-def _score(report: Report, image: str, model: str, sample: Sample) -> None:
-    for metric in report.metrics:
-        if model == TRUTH and metric.uses_truth:
-            continue
+    def score(self, row: str, images: _Images, sr: Rgb8 | None, sr_sha: str) -> None:
+        # sr may be None where all scores are known. One sample for all: some share their work.
+        sample = None if sr is None else Sample(sr, images.hr, images.lr, self.report.scale)
+        for metric in self._metrics(row, images):
+            value = self._known(metric, sr_sha, images)
+            if value is None and sample is not None:
+                value = self._measured(metric, row, images, sample, sr_sha)
+            if value is not None:
+                self.report.scores[row][metric.name][images.name] = value
+
+    def _metrics(self, row: str, images: _Images) -> list[Metric]:
+        # The truth is not compared with itself, and nothing with a truth that is not there.
+        without = row == TRUTH or images.hr is None
+        return [m for m in self.report.metrics if not (m.uses_truth and without)]
+
+    def _known(self, metric: Metric, sr_sha: str, images: _Images) -> float | None:
+        compared = (sr_sha, images.hr_sha, images.lr_sha)
+        return self.store.score(metric.identity, self.report.scale, compared)
+
+    def _measured(
+        self, metric: Metric, row: str, images: _Images, sample: Sample, sr_sha: str
+    ) -> float | None:
         try:
             value = float(metric.compute(sample))
             if np.isnan(value):
                 raise DataError("the score is not a number")
-        except Exception as error:  # as above: metrics are arguments too
-            message = f"{metric.name}: {type(error).__name__}: {error}"
-            report.failures.append(Failure(image, model, message))
-        else:
-            report.scores[model][metric.name][image] = value
+        except Exception as error:  # a metric may be anybody's code: one failure must not end a run
+            message = f"{metric.name}: {_explain(error)}"
+            self.report.failures.append(Failure(images.name, row, message))
+            return None
+        self.store.note_score(
+            metric.identity, self.report.scale, (sr_sha, images.hr_sha, images.lr_sha), value,
+            model=row, image=images.name, measure=metric.name,
+        )  # fmt: skip
+        return value
+
+    def _restored(self, method: Method, images: _Images) -> Rgb8 | None:
+        try:
+            sr = method.restore(images.lr, images.name)
+        except (DiskFullError, InterruptedRunError):
+            raise  # not the method's fault, and of no use to go on
+        except Exception as error:  # as above
+            self.report.failures.append(Failure(images.name, method.name, _explain(error)))
+            return None
+        scale = self.report.scale
+        expected = (scale * images.lr.shape[0], scale * images.lr.shape[1], 3)
+        if sr.dtype != np.uint8 or sr.shape != expected:
+            message = f"returned {sr.shape} {sr.dtype} instead of {expected} uint8"
+            self.report.failures.append(Failure(images.name, method.name, message))
+            return None
+        return sr
 
 
-def _to_tensor(rgb: Rgb8, device: torch.device | str) -> Tensor:
-    # (h, w, 3) uint8 -> (1, 3, h, w) in [-1, 1]
-    tensor = torch.tensor(rgb, device=device)
-    return tensor.permute(2, 0, 1)[None].float() / 127.5 - 1
+def _read_saved(path: Path, sr_sha: str | None) -> Rgb8 | None:
+    # A saved output, if it is the one that is known of.
+    if sr_sha is None or not path.is_file():
+        return None
+    try:
+        sr = read_rgb8(path)
+    except DataError:
+        return None
+    return sr if pixels_sha256(sr) == sr_sha else None
 
 
-def _save_png(rgb: Rgb8, path: Path) -> None:
+def _png(rgb: Rgb8) -> bytes:
     from PIL import Image
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rgb).save(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error}") from None
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(rgb)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
-def _check_names(restorers: Mapping[str, Restore], metrics: Sequence[Metric]) -> None:
-    if not restorers or not metrics:
-        raise DataError("evaluation needs at least one restorer and one metric")
-    for name in restorers:
-        if name in (TRUTH, "", "..") or Path(name).name != name:
-            raise DataError(f"a restorer cannot be named {name!r}: its name becomes a folder")
-    names = [metric.name for metric in metrics]
-    if len(set(names)) != len(names):
-        raise DataError(f"metric names must differ, got {', '.join(names)}")
+def _explain(error: Exception) -> str:
+    # Errors of ours are sentences.
+    return str(error) if isinstance(error, SlimDiffSRError) else f"{type(error).__name__}: {error}"
 
 
-def _protocol(pairs: Pairs) -> dict[str, str]:
-    packages = ("slimdiffsr", "torch", "numpy", "pillow")
-    return {
-        "pairs": f"{len(pairs.names)}, {pairs.scale}x, whole images",
-        "interval": f"percentile bootstrap over images, {BOOTSTRAP_DRAWS} draws, seed 0",
-        "versions": ", ".join(f"{package} {version(package)}" for package in packages),
-        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-    }
+def _check(methods: Sequence[Method], metrics: Sequence[Metric]) -> None:
+    if not methods or not metrics:
+        raise DataError("evaluation needs at least one model and one metric")
+    for what, names in (
+        ("model", [method.name for method in methods]),
+        ("metric", [metric.name for metric in metrics]),
+    ):
+        if len(set(names)) != len(names):
+            raise DataError(f"{what} names must differ, got {', '.join(names)}")

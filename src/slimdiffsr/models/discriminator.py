@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from slimdiffsr.errors import ConfigError, ModelNotFoundError, WeightsError
-from slimdiffsr.models.augment import augment
+from slimdiffsr.models.augment import Rows, augment
 
 if TYPE_CHECKING:
     from transformers import ViTModel
@@ -114,13 +114,15 @@ class DinoDiscriminator(nn.Module):
         spread = torch.tensor([0.229, 0.224, 0.225])
         self.register_buffer("spread", spread[:, None, None], persistent=False)
 
-    def forward(self, rgb: Tensor, rng: torch.Generator | None = None) -> list[Tensor]:
-        """rgb: (b, 3, h, w) in [-1, 1]; with ``rng`` (on the CPU) augmented first.
+    def forward(
+        self, rgb: Tensor, rng: torch.Generator | None = None, rows: Rows | None = None
+    ) -> list[Tensor]:
+        """rgb: (b, 3, h, w) in [-1, 1]; with ``rng`` (on the CPU) augmented first, as ``augment``.
 
         Returns three levels of logits: (b, 1, 3, 3) twice at 224 pixels a side, and (b, 1).
         """
         if rng is not None:
-            rgb = augment(rgb, rng)
+            rgb = augment(rgb, rng, rows)
         early, middle, last = self._backbone[0](self.prepare(rgb))
         logits: list[Tensor] = [
             head(_as_map(tokens)) for head, tokens in zip(self.maps, (early, middle), strict=True)

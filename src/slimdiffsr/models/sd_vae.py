@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor, nn
 
+from slimdiffsr.errors import ConfigError
 from slimdiffsr.models.autoencoder import WIDTH, taesd_decoder_tail, taesd_encoder_head
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-__all__ = ["KLCodec", "LatentCodec", "Taesd"]
+__all__ = ["KLCodec", "LatentCodec", "Taesd", "build_kl"]
 
 LATENTS = 4
 SCALING = 0.18215  # makes Stable Diffusion's latents about unit variance
@@ -77,3 +79,23 @@ class KLCodec(nn.Module):
         """z: (b, 4, h, w), scaled. Returns (b, 3, 8h, 8w), about [-1, 1]."""
         out: Tensor = self.vae.decode(z / SCALING if self.unscale else z).sample
         return out
+
+
+def build_kl(widths: Sequence[int] = (128, 256, 512, 512), *, unscale: bool = True) -> KLCodec:
+    """Stable Diffusion's autoencoder with fresh weights; the default is its true size.
+
+    Raises ConfigError where diffusers is missing.
+    """
+    try:
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    except ImportError:
+        raise ConfigError(
+            "Stable Diffusion's autoencoder needs diffusers: pip install 'slimdiffsr[teacher]'"
+        ) from None
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * len(widths),
+        up_block_types=("UpDecoderBlock2D",) * len(widths),
+        block_out_channels=tuple(widths),
+        layers_per_block=2,
+    )
+    return KLCodec(vae, unscale=unscale)

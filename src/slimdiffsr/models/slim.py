@@ -125,6 +125,19 @@ class QGAM(nn.Module):
         queries = self.to_q(self.query).expand(len(x), -1, -1)
         return F.scaled_dot_product_attention(queries, self.to_k(x), self.to_v(x), scale=self.scale)
 
+    def attention(self, tokens: Tensor) -> Tensor:
+        """Where each query of Eq. 14 looks, for inspection (Fig. 16). tokens: (b, h, w, c).
+
+        Returns (b, queries, h, w): weights that sum to 1 over the image, or over each window.
+        """
+        b, h, w, c = tokens.shape
+        x = tokens.reshape(b, h * w, c) if self.window is None else _split(tokens, self.window)
+        scores = self.to_q(self.query) @ self.to_k(x).transpose(1, 2) * self.scale
+        weights: Tensor = scores.softmax(dim=-1).transpose(1, 2)  # (b or windows, n, queries)
+        if self.window is None:
+            return weights.reshape(b, h, w, -1).permute(0, 3, 1, 2)
+        return _join(weights, self.window, b, h, w).permute(0, 3, 1, 2)
+
 
 def _split(tokens: Tensor, window: int) -> Tensor:
     b, h, w, c = tokens.shape

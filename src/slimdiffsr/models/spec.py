@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from slimdiffsr.config import UNetConfig
+from slimdiffsr.config import Ablation, UNetConfig
 
-__all__ = ["COMPACT", "SD21", "PredictorSpec", "UNetSpec", "student_spec"]
+__all__ = ["COMPACT", "SD21", "PredictorSpec", "UNetSpec", "ablation_spec", "student_spec"]
 
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
@@ -75,6 +76,36 @@ def student_spec(config: UNetConfig) -> UNetSpec:
         latents=0,
         **dataclasses.asdict(config),
     )
+
+
+def ablation_spec(name: Ablation, config: UNetConfig) -> UNetSpec:
+    """The student's UNet in a row of Tables 5 and 6 (MS 9).
+
+    ``no_sap`` keeps all four levels at three quarters of the width.
+    """
+    ours = student_spec(config)
+    if name == "no_dsc":
+        return dataclasses.replace(ours, conv2="conv")
+    if name == "no_fsc":
+        return dataclasses.replace(ours, conv1="conv")
+    if name == "no_qgam":
+        heads = math.gcd(SD21.head_width, *config.widths)  # narrower where the student is narrow
+        return dataclasses.replace(ours, attention="self", head_width=heads)
+    if name in ("taesd", "kl"):
+        return dataclasses.replace(ours, latents=SD21.latents)
+    if name == "no_sap":
+        *widths, deepest = (
+            3 * w // 4 for w in (*config.widths, config.mid_width, config.mid_width)
+        )
+        return dataclasses.replace(
+            ours,
+            widths=(*widths, deepest),
+            plain_levels=1,
+            mid="attention",
+            mid_width=deepest,
+            groups=3 * config.groups // 4,  # as many channels a group as before
+        )
+    return ours
 
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))

@@ -7,12 +7,14 @@ from torch.nn import functional as F
 
 from slimdiffsr.config import ModelConfig
 from slimdiffsr.models.autoencoder import WIDTH, taesd_decoder_tail, taesd_encoder_head
-from slimdiffsr.models.spec import UNetSpec, student_spec
+from slimdiffsr.models.sd_vae import KLCodec, Taesd, build_kl
+from slimdiffsr.models.spec import ablation_spec, student_spec
 from slimdiffsr.models.unet import BlockOutputs, UNet
 
 __all__ = [
     "DEAD_PARAMETERS",
     "BaseStudent",
+    "LatentStudent",
     "Student",
     "TinyStudent",
     "build_student",
@@ -30,15 +32,12 @@ DEAD_PARAMETERS = {
 
 
 class BaseStudent(nn.Module):
-    """The paper's student: bicubic enlargement, TAESD halves, UNet, two fused convolutions.
+    """The paper's student: bicubic enlargement, TAESD halves, UNet, two fused convolutions."""
 
-    ``spec`` puts another UNet between them, as the ablations do.
-    """
-
-    def __init__(self, config: ModelConfig, spec: UNetSpec | None = None) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.unet = UNet(student_spec(config.unet) if spec is None else spec)
+        self.unet = UNet(ablation_spec(config.ablation, config.unet))
         outer = self.unet.spec.widths[0]
         self.encoder = taesd_encoder_head()
         self.merge_in = nn.Conv2d(WIDTH, outer, 3, padding=1)  # Eq. 13
@@ -77,6 +76,38 @@ class BaseStudent(nn.Module):
 
     def _out_of_taesd(self, rgb: Tensor) -> Tensor:
         return rgb * 2 - 1 if self.config.taesd_affine else rgb
+
+
+class LatentStudent(nn.Module):
+    """A student without convolution fusion: all of an autoencoder around conv_in ... conv_out."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.codec: Taesd | KLCodec = (
+            # As the authors' ablation decodes (MS 9).
+            build_kl(config.kl_widths, unscale=False)
+            if config.ablation == "kl"
+            else Taesd(affine=config.taesd_affine)
+        )
+        self.unet = UNet(ablation_spec(config.ablation, config.unet))
+
+    def forward(self, rgb_lr: Tensor) -> Tensor:
+        """rgb_lr: (b, 3, h, w) in [-1, 1]. Returns (b, 3, scale*h, scale*w), about [-1, 1]."""
+        return self.restore(enlarge_bicubic(rgb_lr, self.config.scale))
+
+    def forward_with_blocks(self, rgb_lr: Tensor) -> tuple[Tensor, BlockOutputs]:
+        """As ``forward``, and what distillation compares with the teacher's."""
+        return self.restore_with_blocks(enlarge_bicubic(rgb_lr, self.config.scale))
+
+    def restore(self, enlarged: Tensor) -> Tensor:
+        """enlarged: (b, 3, H, W) in [-1, 1], already of the output's size. Same shape back."""
+        return self.restore_with_blocks(enlarged)[0]
+
+    def restore_with_blocks(self, enlarged: Tensor) -> tuple[Tensor, BlockOutputs]:
+        """As ``restore``, and what distillation compares with the teacher's."""
+        blocks = self.unet.blocks(self.codec.encode(enlarged))
+        return self.codec.decode(self.unet.head(blocks.last)), blocks
 
 
 class TinyStudent(nn.Module):
@@ -132,12 +163,14 @@ class TinyStudent(nn.Module):
         return out
 
 
-Student = BaseStudent | TinyStudent
+Student = BaseStudent | LatentStudent | TinyStudent
 
 
 def build_student(config: ModelConfig) -> Student:
-    """A student with fresh weights."""
-    return BaseStudent(config) if config.kind == "base" else TinyStudent(config)
+    """A student, or one of the paper's ablations of it, with fresh weights."""
+    if config.kind == "tiny":
+        return TinyStudent(config)
+    return LatentStudent(config) if config.ablation in ("taesd", "kl") else BaseStudent(config)
 
 
 def double(x: Tensor) -> Tensor:

@@ -44,6 +44,10 @@ class BlockOutputs:
     mid: Tensor
     last: Tensor
 
+    def compared(self, *, mid: bool) -> tuple[Tensor, ...]:
+        """The four matched outputs, with ``mid`` as a fifth where asked for."""
+        return (*self.matched, self.mid) if mid else self.matched
+
 
 def call(block: nn.Module, *inputs: Tensor | None) -> Tensor:
     """Run a block and keep what its gradient needs."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from contextlib import AbstractContextManager
+from typing import Any, Literal, NamedTuple
 
 import torch
 from accelerate.accelerator import Accelerator
@@ -12,6 +13,7 @@ from torch.optim import Optimizer
 
 from slimdiffsr.config import LoopConfig
 from slimdiffsr.models.discriminator import DinoDiscriminator, UNetDiscriminator, load_dino
+from slimdiffsr.stages.processes import share_gradients
 from slimdiffsr.stages.reconstruction import Reconstruction
 
 __all__ = ["Alternation", "Attempt", "build_adversary"]
@@ -66,24 +68,30 @@ class Alternation:
         once: the feature scale and the sampled vectors of distillation.
         """
         count = self.config.accumulate
-        attempts, truths = [], []
+        attempts: list[tuple[Tensor, dict[str, Tensor]]] = []
+        truths = []
         for lr, hr in zip(*(images.chunk(count) for images in batch), strict=True):
-            sr, loss, terms = attempt(lr, hr)
-            self.accelerator.backward(loss / count)
+            with self._piece(name, last=len(attempts) + 1 == count):
+                sr, loss, terms = attempt(lr, hr)
+                self.accelerator.backward(loss / count)
             attempts.append((sr.detach(), {k: v.detach() for k, v in terms.items()}))
             truths.append(hr)
         self._descend(name)
         logged = [terms for _, terms in attempts]
         losses = {key: torch.stack([terms[key] for terms in logged]).mean() for key in logged[0]}
         if self.reconstruction.adversarial(step):
-            judged = []
+            judged: list[Tensor] = []
             for (sr, _), hr in zip(attempts, truths, strict=True):
-                loss = self.reconstruction.adversary_loss(sr, hr, step)
-                self.accelerator.backward(loss / count)
+                with self._piece("adversary", last=len(judged) + 1 == count):
+                    loss = self.reconstruction.adversary_loss(sr, hr, step)
+                    self.accelerator.backward(loss / count)
                 judged.append(loss.detach())
             self._descend("adversary")
             losses["adversary"] = torch.stack(judged).mean()
         return losses
+
+    def _piece(self, name: str, *, last: bool) -> AbstractContextManager[Any]:
+        return share_gradients(self.accelerator, self.networks[name], now=last)
 
     def _descend(self, name: str) -> None:
         parameters = [p for p in self.networks[name].parameters() if p.requires_grad]

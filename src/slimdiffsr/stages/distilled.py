@@ -14,8 +14,9 @@ from slimdiffsr.distillation import Adapters, compare_features
 from slimdiffsr.errors import ConfigError
 from slimdiffsr.models.pruning import prune
 from slimdiffsr.models.spec import UNetSpec
-from slimdiffsr.models.student import BaseStudent, Student
+from slimdiffsr.models.student import BaseStudent, LatentStudent, Student
 from slimdiffsr.stages.graphs import Recorded
+from slimdiffsr.stages.processes import shares_of
 from slimdiffsr.teacher import Teacher
 
 __all__ = ["Distillation", "Imitator", "check_crop", "inherit"]
@@ -33,11 +34,14 @@ def check_crop(config: TrainConfig, unet: UNetSpec) -> None:
 
 
 def inherit(
-    student: BaseStudent, teacher: Mapping[str, Tensor], taesd: Mapping[str, Tensor]
+    student: BaseStudent | LatentStudent,
+    teacher: Mapping[str, Tensor],
+    taesd: Mapping[str, Tensor] | None,
 ) -> None:
     """Semantic-aware pruning (MS 8.3), in place: from the weights of the teacher's UNet and TAESD.
 
-    Raises WeightsError where their widths differ.
+    Without ``taesd`` another autoencoder keeps what it has. Raises WeightsError where their widths
+    differ.
     """
     pruned = prune(student.state_dict(), student.unet.spec, teacher, taesd)
     student.load_state_dict(pruned.weights)
@@ -46,29 +50,38 @@ def inherit(
 class Imitator(nn.Module):
     """A student that also hands out its blocks, in its teacher's widths (phi of Eq. 17)."""
 
-    def __init__(self, student: Student, teacher: UNetSpec) -> None:
+    def __init__(self, student: Student, teacher: UNetSpec, *, mid: bool = False) -> None:
         super().__init__()
         self.student = student
-        first, second = student.unet.spec.widths[:2]
-        theirs = teacher.widths[:2]
-        self.adapters = Adapters((first, second, second, first), (*theirs, *reversed(theirs)))
+        self.mid = mid
+        ours, theirs = (compared_widths(spec, mid) for spec in (student.unet.spec, teacher))
+        self.adapters = Adapters(ours, theirs)
 
     def forward(self, rgb_lr: Tensor) -> tuple[Tensor, list[Tensor]]:
         """rgb_lr: (b, 3, h, w) in [-1, 1]. Returns the student's image and the adapted blocks."""
         sr, blocks = self.student.forward_with_blocks(rgb_lr)
-        return sr, self.adapters(blocks.matched)
+        return sr, self.adapters(blocks.compared(mid=self.mid))
+
+
+def compared_widths(spec: UNetSpec, mid: bool) -> list[int]:
+    """Channels of the blocks that are compared."""
+    first, second, *deeper = spec.widths
+    widths = [first, second, second, first]
+    # Up level 1 is entered by what the level below made, or else by the middle.
+    return [*widths, deeper[0] if deeper else spec.mid_width] if mid else widths
 
 
 class Matched(nn.Module):
     """A teacher as far as its last matched block."""
 
-    def __init__(self, teacher: Teacher) -> None:
+    def __init__(self, teacher: Teacher, *, mid: bool) -> None:
         super().__init__()
         self.teacher = teacher
+        self.mid = mid
 
     def forward(self, enlarged: Tensor, hr: Tensor) -> tuple[Tensor, ...]:
-        """enlarged, hr: (b, 3, H, W) in [-1, 1]. Returns the four blocks."""
-        return self.teacher.blocks(enlarged, hr).matched
+        """enlarged, hr: (b, 3, H, W) in [-1, 1]. Returns the blocks that are compared."""
+        return self.teacher.blocks(enlarged, hr).compared(mid=self.mid)
 
 
 class Distillation:
@@ -85,7 +98,7 @@ class Distillation:
     ) -> None:
         self.config = config
         self.teacher = teacher.to(accelerator.device).eval().requires_grad_(False)
-        matched = Matched(self.teacher)
+        matched = Matched(self.teacher, mid=config.mid)
         self.matched = Recorded(matched, accelerator) if graphs else matched
         self.seed = seed
         self.accelerator = accelerator
@@ -105,6 +118,7 @@ class Distillation:
             norm=config.norm,
             samples=config.samples,
             kernels=config.kernels,
+            shares=shares_of(self.accelerator),
         )
         total = config.mse * terms.mse + config.mmd_weight * terms.mmd
         return total, {"mse": terms.mse, "mmd": terms.mmd, "raw_mse": terms.raw_mse}

@@ -16,6 +16,7 @@ from slimdiffsr.checkpoint import load_strict
 from slimdiffsr.config import LoopConfig
 from slimdiffsr.networks import read_network
 from slimdiffsr.stages.graphs import prepare
+from slimdiffsr.stages.processes import share_gradients
 from slimdiffsr.stages.run import make_optimizer
 from slimdiffsr.training import Average
 
@@ -50,7 +51,7 @@ class Learner(Generic[M]):
         self.optimizers: dict[str, Optimizer] = {kind: make_optimizer(config, self.bare)}
         self.base_lr = {kind: config.lr}
         self.averages = {kind: Average(self.bare, config.ema)} if config.ema else {}
-        self.forward: Callable[..., Tensor] = prepare(
+        self.forward = prepare(
             self.bare, accelerator, compiled=config.compile, graphs=config.graphs
         )
 
@@ -62,9 +63,11 @@ class Learner(Generic[M]):
         """
         count = self.config.accumulate
         made = []
-        for piece in zip(*(tensor.chunk(count) for tensor in batch), strict=True):
-            total, terms = loss(*piece)
-            self.accelerator.backward(total / count)
+        pieces = zip(*(tensor.chunk(count) for tensor in batch), strict=True)
+        for number, piece in enumerate(pieces, start=1):
+            with share_gradients(self.accelerator, self.forward, now=number == count):
+                total, terms = loss(*piece)
+                self.accelerator.backward(total / count)
             made.append({name: value.detach() for name, value in terms.items()})
         self.accelerator.clip_grad_norm_(self.bare.parameters(), self.config.grad_clip)
         self.optimizers[self.kind].step()

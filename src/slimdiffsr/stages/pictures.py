@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
+
+from slimdiffsr.checkpoint import write_atomically
 
 __all__ = ["Pixels", "grey", "save_rows", "to_uint8"]
 
@@ -28,9 +31,13 @@ def grey(values: Tensor, low: float, high: float, times: int) -> Pixels:
 
 
 def save_rows(rows: Sequence[Sequence[Pixels]], path: Path) -> None:
-    """A PNG of images side by side, rows one below another, narrower ones filled with black."""
+    """A PNG of images side by side, rows one below another, narrower ones filled with black.
+
+    Raises OutputError.
+    """
     joined = [np.hstack(list(row)) for row in rows]
     width = max(row.shape[1] for row in joined)
     whole = np.vstack([np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0))) for r in joined])
-    path.parent.mkdir(exist_ok=True)
-    Image.fromarray(whole).save(path)
+    png = BytesIO()
+    Image.fromarray(whole).save(png, "PNG")
+    write_atomically(path, png.getvalue())

@@ -133,12 +133,13 @@ PRIORS: dict[str, PriorConfig] = {
     "compact-x4": compact_prior(),
     "compact-x8": dataclasses.replace(compact_prior(), recipe=Recipe(scale=8)),
     "micro": PriorConfig(
+        # The micro student's levels, and two below them, as Stable Diffusion has.
         unet=UNetSpec(
-            widths=(8, 16),
+            widths=(16, 32, 32, 32),
             layers=1,
-            mid_width=16,
+            mid_width=32,
             attention="self",
-            head_width=8,
+            head_width=16,
             time_width=32,
             groups=4,
             ff_mult=1,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from functools import partial
@@ -56,14 +55,14 @@ def train_prior(
     task = PriorTask(config, paths, codec, run.accelerator)
     result = train(
         config, task, run.batches, paths.out, run.accelerator,
-        max_minutes=max_minutes, on_progress=on_progress,
+        max_minutes=max_minutes, on_progress=on_progress, files_of=run.files_of,
     )  # fmt: skip
     if run.accelerator.is_main_process:
         about = {"step": str(result.step), "train_config": json.dumps(to_dict(config))}
         about |= {"prediction": config.prediction, **describe_codec(codec)}
         unet = task.learner.averaged()
         save_network(paths.out / UNET_FILE, unet, config.unet, "unet", about)
-    return dataclasses.replace(result, unreadable=result.unreadable + run.unreadable)
+    return run.count(result)
 
 
 class PriorTask:

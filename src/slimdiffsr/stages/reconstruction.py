@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,44 +10,79 @@ import torch
 from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 
-from slimdiffsr.checkpoint import load_strict, load_tensors
-from slimdiffsr.config import StudentLoss
+from slimdiffsr.checkpoint import (
+    encode,
+    file_sha256,
+    load_strict,
+    load_tensors,
+    write_atomically,
+)
+from slimdiffsr.config import LpipsNet, StudentLoss
 from slimdiffsr.degrade import image_generator
-from slimdiffsr.errors import DataError
+from slimdiffsr.errors import ConfigError, DataError, WeightsError
 from slimdiffsr.losses import adversarial_loss, discriminator_loss, perceptual_loss
 from slimdiffsr.models.discriminator import DinoDiscriminator
-from slimdiffsr.models.lpips import LPIPS
+from slimdiffsr.models.lpips import LPIPS, LPIPS_NETS, from_package, recognise
 from slimdiffsr.stages.graphs import Recorded, prepare
+from slimdiffsr.stages.processes import rows_of
 from slimdiffsr.training import bare
 
-__all__ = ["Distance", "Reconstruction", "load_lpips"]
+__all__ = ["Distance", "Reconstruction", "import_lpips", "load_lpips"]
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
 
-def load_lpips(path: Path | None) -> Distance:
-    """LPIPS with SqueezeNet from a file, or from the ``lpips`` package, which downloads it.
+def load_lpips(path: Path | None, net: LpipsNet | None = None) -> LPIPS:
+    """LPIPS from a file, or from the ``lpips`` package, which downloads the backbone.
 
+    net: which one it must be; None takes what the file holds, or SqueezeNet. Frozen, float32.
     Raises WeightsError when the file does not fit, DataError when there is neither.
     """
-    if path is not None:
-        model = LPIPS()
-        tensors, _ = load_tensors(path)
-        load_strict(model, {key: value.float() for key, value in tensors.items()}, str(path))
-        return model.eval().requires_grad_(False)
+    if path is None:
+        net = net or "squeeze"
+        source, tensors = f"the lpips package ({net})", _packaged(net)
+    else:
+        source, (tensors, _) = str(path), load_tensors(path)
+        found = recognise(tensors)
+        if net is not None and found not in (None, net):
+            raise WeightsError(
+                f"{path} holds LPIPS over {found}, but over {net} is asked for: give such a file "
+                f"(slimdiffsr import-lpips), or set loss.lpips_net={found}"
+            )
+        net = found or net or "squeeze"  # where nothing fits, loading says what is missing
+    model = LPIPS(net)
+    load_strict(model, {key: value.float() for key, value in tensors.items()}, source)
+    return model.eval().requires_grad_(False)
+
+
+def import_lpips(target: Path, net: LpipsNet) -> str:
+    """Write the ``lpips`` package's weights as a file for ``load_lpips``. Returns its sha256.
+
+    Raises ConfigError for another net, DataError without the package, OutputError.
+    """
+    if net not in LPIPS_NETS:
+        raise ConfigError(f"net must be one of {', '.join(LPIPS_NETS)}, got {net!r}")
+    write_atomically(target, encode(load_lpips(None, net).state_dict(), {"lpips_net": net}))
+    return file_sha256(target)
+
+
+def _packaged(net: LpipsNet) -> dict[str, Tensor]:
     try:
         import lpips
     except ImportError:
         raise DataError(
             "LPIPS needs weights: give --lpips FILE.safetensors, or pip install 'slimdiffsr[lpips]'"
         ) from None
-    packaged = lpips.LPIPS(net="squeeze", verbose=False).eval().requires_grad_(False)
-
-    def distance(a: Tensor, b: Tensor) -> Tensor:
-        values: Tensor = packaged.to(a.device)(a, b)
-        return values.flatten()
-
-    return distance
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it calls torchvision in a way that is going out of use
+        try:
+            packaged = lpips.LPIPS(net=net, verbose=False)
+        except OSError as error:  # URLError is one
+            raise DataError(
+                f"the lpips package cannot download its {net} backbone ({error}): give --lpips "
+                "FILE.safetensors, made by slimdiffsr import-lpips where there is a connection"
+            ) from None
+    return from_package(packaged.state_dict())
 
 
 class Reconstruction:
@@ -96,14 +132,17 @@ class Reconstruction:
         """What the adversary descends on, for a result that is already made."""
         self.adversary.requires_grad_(True)
         with self.accelerator.autocast():
-            both = self._judge(self.adversary, torch.cat((hr, sr.detach().to(hr.dtype))), step)
+            images = torch.cat((hr, sr.detach().to(hr.dtype)))
+            both = self._judge(self.adversary, images, step, parts=2)
             real, fake = zip(*(level.chunk(2) for level in both), strict=True)
             return discriminator_loss(list(real), list(fake), self.weights.gan_kind)
 
-    def _judge(self, adversary: nn.Module, rgb: Tensor, step: int) -> list[Tensor]:
+    def _judge(self, adversary: nn.Module, rgb: Tensor, step: int, parts: int = 1) -> list[Tensor]:
         # Only DINO's heads want augmented images (MS 7): the U-Net looks at single pixels.
         if self.augments:
-            levels: list[Tensor] = adversary(rgb, image_generator(self.seed + 3, step))
+            rng = image_generator(self.seed + 3, step)
+            rows = rows_of(self.accelerator, len(rgb), parts)
+            levels: list[Tensor] = adversary(rgb, rng, rows)
             return levels
         logits: list[Tensor] = adversary(rgb)
         return logits

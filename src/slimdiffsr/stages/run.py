@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from slimdiffsr.checkpoint import write_atomically
 from slimdiffsr.config import LoopConfig, to_dict
-from slimdiffsr.data import TrainingPairs, find_images, training_batches
+from slimdiffsr.data import TrainingPairs, batch_files, find_images, training_batches
 from slimdiffsr.degrade import degrade, image_generator
-from slimdiffsr.training import Batches
+from slimdiffsr.errors import ConfigError
+from slimdiffsr.stages.processes import join
+from slimdiffsr.training import Batches, TrainResult
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -31,8 +34,8 @@ class RunPaths:
 
     data: tuple[Path, ...]
     out: Path
-    lpips: Path | None = None  # safetensors of LPIPS-SqueezeNet; None takes the lpips package's
-    validation: Path | None = None  # a folder of sharp images; None validates on training images
+    lpips: Path | None = None  # a safetensors file; None takes the lpips package's weights
+    validation: Path | None = None  # sharp images, or pairs in lr/ and hr/; None: training images
     start: Path | None = None  # weights of the same architecture to start from
     teacher: Path | None = None  # a merged teacher, for distillation
     codec_folder: Path | None = None  # TAESD, where a student inherits from it; None asks the hub
@@ -45,18 +48,31 @@ class Run:
 
     accelerator: Accelerator
     batches: Batches
+    files_of: Callable[[int], list[Path]]  # the images in a step's batch
     unreadable: int  # images whose header could not be read
+    too_small: int  # images smaller than the crop
+
+    def count(self, result: TrainResult) -> TrainResult:
+        """The result with the images that were passed over before the first step."""
+        return dataclasses.replace(
+            result, unreadable=result.unreadable + self.unreadable, too_small=self.too_small
+        )
 
 
 def start_run(config: LoopConfig, paths: RunPaths, *, degraded: bool = True) -> Run:
     """Find the images, make the folder, write the config into it.
 
     ``degraded=False``: LR is not looked at, so HR's pixels, thinned out, stand for it.
-    Raises DataError and OutputError.
+    Raises DataError, ConfigError and OutputError.
     """
     images = find_images(paths.data, config.crop_hr_px)
-    accelerator = Accelerator(mixed_precision=config.precision)
-    paths.out.mkdir(parents=True, exist_ok=True)
+    accelerator = join(config.precision)
+    pieces = accelerator.num_processes * config.accumulate
+    if config.batch % pieces:
+        raise ConfigError(
+            f"a batch of {config.batch} cannot be shared out among {accelerator.num_processes} "
+            f"processes in {config.accumulate} pieces each: it must be a multiple of {pieces}"
+        )
     if accelerator.is_main_process:
         text = json.dumps(to_dict(config), indent=1)
         write_atomically(paths.out / "config.json", text.encode())
@@ -76,7 +92,8 @@ def start_run(config: LoopConfig, paths: RunPaths, *, degraded: bool = True) -> 
         process=accelerator.process_index,
         processes=accelerator.num_processes,
     )
-    return Run(accelerator, batches, len(images.unreadable))
+    files_of = partial(batch_files, config, pairs)
+    return Run(accelerator, batches, files_of, len(images.unreadable), len(images.too_small))
 
 
 def _degrade(config: LoopConfig, hr: Tensor, rngs: list[torch.Generator]) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 from collections.abc import Callable
 from functools import partial
@@ -18,8 +17,14 @@ from slimdiffsr.checkpoint import load_strict, load_tensors, save_model
 from slimdiffsr.config import TrainConfig, to_dict
 from slimdiffsr.errors import ConfigError
 from slimdiffsr.models.sd_vae import Taesd
-from slimdiffsr.models.student import BaseStudent, Student, build_student, enlarge_bicubic
-from slimdiffsr.networks import load_codec
+from slimdiffsr.models.student import (
+    LatentStudent,
+    Student,
+    TinyStudent,
+    build_student,
+    enlarge_bicubic,
+)
+from slimdiffsr.networks import CodecKind, load_codec
 from slimdiffsr.stages.adversarial import Alternation, Attempt, build_adversary
 from slimdiffsr.stages.distilled import Distillation, Imitator, check_crop, inherit
 from slimdiffsr.stages.graphs import prepare
@@ -49,12 +54,12 @@ def train_student(
     task = StudentTask(config, paths, run.accelerator)
     result = train(
         config, task, run.batches, paths.out, run.accelerator,
-        max_minutes=max_minutes, on_progress=on_progress,
+        max_minutes=max_minutes, on_progress=on_progress, files_of=run.files_of,
     )  # fmt: skip
     if run.accelerator.is_main_process:
         about = {"step": str(result.step), "train_config": json.dumps(to_dict(config))}
         save_model(paths.out / "model.safetensors", task.averaged(), config.model, about)
-    return dataclasses.replace(result, unreadable=result.unreadable + run.unreadable)
+    return run.count(result)
 
 
 def find_teacher(config: TrainConfig, paths: RunPaths) -> Teacher | None:
@@ -77,11 +82,15 @@ def find_teacher(config: TrainConfig, paths: RunPaths) -> Teacher | None:
 def first_student(config: TrainConfig, paths: RunPaths, teacher: Teacher | None) -> Student:
     """The student before its first step: fresh, inherited by pruning, or from ``paths.start``."""
     student = fresh(lambda: build_student(config.model), config.seed)
-    if config.init == "teacher" and teacher is not None and isinstance(student, BaseStudent):
+    if config.init == "teacher" and teacher is not None and not isinstance(student, TinyStudent):
+        kind: CodecKind = "kl" if config.model.ablation == "kl" else "taesd"
         codec = teacher.codec
-        if not isinstance(codec, Taesd):
-            codec = load_codec("taesd", paths.codec_folder)
-        inherit(student, teacher.unet.state_dict(), codec.state_dict())
+        if isinstance(codec, Taesd) != (kind == "taesd"):
+            codec = load_codec(kind, paths.codec_folder)
+        taesd = codec.state_dict() if isinstance(codec, Taesd) else None
+        inherit(student, teacher.unet.state_dict(), taesd)
+        if isinstance(student, LatentStudent) and taesd is None:
+            load_strict(student.codec, codec.state_dict(), "Stable Diffusion's autoencoder")
     if paths.start is not None:
         load_strict(student, load_tensors(paths.start)[0], str(paths.start))
     return student
@@ -94,9 +103,7 @@ class StudentTask:
         self.config = config
         self.accelerator = accelerator
         device = accelerator.device
-        lpips = load_lpips(paths.lpips)
-        if isinstance(lpips, nn.Module):
-            lpips.to(device)
+        lpips = load_lpips(paths.lpips, config.loss.lpips_net).to(device)
         teacher = find_teacher(config, paths)
         self.student = first_student(config, paths, teacher)
         self.student.unet.checkpointing = config.checkpointing
@@ -133,7 +140,10 @@ class StudentTask:
         )
 
     def _imitator(self, teacher: Teacher) -> nn.Module:
-        imitator = fresh(lambda: Imitator(self.student, teacher.unet.spec), self.config.seed)
+        mid = self.config.distill is not None and self.config.distill.mid
+        imitator = fresh(
+            lambda: Imitator(self.student, teacher.unet.spec, mid=mid), self.config.seed
+        )
         self.modules["adapters"] = imitator.adapters  # resumed, but not part of the model
         return imitator
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from functools import partial
@@ -76,12 +75,12 @@ def train_teacher(
     task = TeacherTask(config, paths, teacher, run.accelerator)
     result = train(
         config, task, run.batches, paths.out, run.accelerator,
-        max_minutes=max_minutes, on_progress=on_progress,
+        max_minutes=max_minutes, on_progress=on_progress, files_of=run.files_of,
     )  # fmt: skip
     if run.accelerator.is_main_process:
         about = {"step": str(result.step), "train_config": json.dumps(to_dict(config))}
         save_adapted(paths.out / "teacher.safetensors", teacher, adaptation, hashes, about)
-    return dataclasses.replace(result, unreadable=result.unreadable + run.unreadable)
+    return run.count(result)
 
 
 def check_base(out: Path, hashes: dict[str, str]) -> None:
@@ -126,9 +125,7 @@ class TeacherTask:
                 "needs"
             )
         device = accelerator.device
-        lpips = load_lpips(paths.lpips)
-        if isinstance(lpips, nn.Module):
-            lpips.to(device)
+        lpips = load_lpips(paths.lpips, config.loss.lpips_net).to(device)
         teacher.to(device)
         teacher.unet.checkpointing = config.checkpointing
         if config.checkpointing and isinstance(teacher.codec, KLCodec):
@@ -194,6 +191,9 @@ class TeacherTask:
         values = measure("", blind=False)
         draw_maps(maps, [hr for _, hr in self.validation], folder / f"{step:07d}-timestep.png")
         seen = torch.cat([m.flatten() for m in maps])
-        values |= {"val/timestep": float(seen.mean()), "val/timestep_std": float(seen.std(correction=0))}
+        values |= {
+            "val/timestep": float(seen.mean()),
+            "val/timestep_std": float(seen.std(correction=0)),
+        }
         blind = measure("-mean", blind=True)
         return values | {key.replace("val/", "val_mean/"): value for key, value in blind.items()}

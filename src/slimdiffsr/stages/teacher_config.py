@@ -38,7 +38,7 @@ def paper_teacher(scale: Literal[4, 8]) -> TeacherConfig:
     """Stage 1 as published, where MS 11 knows it; needs images of 512 pixels and more."""
     return TeacherConfig(
         recipe=Recipe(scale=scale),
-        loss=StudentLoss(gan_kind="bce_s"),
+        loss=StudentLoss(lpips_net="vgg", gan_kind="bce_s"),
         adversary="dino",
         steps=25_000,
         batch=2,

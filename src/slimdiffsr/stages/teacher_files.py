@@ -115,12 +115,13 @@ def build_teacher(
     if base.codec == "kl" and folder is None:
         folder = base.sd_folder  # a copy of Stable Diffusion has its own
     codec = load_codec(base.codec, folder)
+    estimator = load_estimator(base.estimator)
     _check_codec(base, tensors_sha256(codec.state_dict()))
     schedule = noise_schedule()
     return Teacher(
         unet,
         codec,
-        load_estimator(base.estimator),
+        estimator,
         NoiseLevelPredictor(predictor, schedule),
         schedule,
         prompt=prompt,

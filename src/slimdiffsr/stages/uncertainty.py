@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from functools import partial
@@ -47,14 +46,14 @@ def train_uncertainty(
     task = UncertaintyTask(config, paths, codec, run.accelerator)
     result = train(
         config, task, run.batches, paths.out, run.accelerator,
-        max_minutes=max_minutes, on_progress=on_progress,
+        max_minutes=max_minutes, on_progress=on_progress, files_of=run.files_of,
     )  # fmt: skip
     if run.accelerator.is_main_process:
         about = {"step": str(result.step), "train_config": json.dumps(to_dict(config))}
         about |= describe_codec(codec)
         estimator = task.learner.averaged()
         save_network(paths.out / ESTIMATOR_FILE, estimator, config.estimator, "estimator", about)
-    return dataclasses.replace(result, unreadable=result.unreadable + run.unreadable)
+    return run.count(result)
 
 
 class UncertaintyTask:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from slimdiffsr.config import LoopConfig
 from slimdiffsr.data import find_images, read_rgb
 from slimdiffsr.degrade import degrade, image_generator
+from slimdiffsr.errors import DataError
 from slimdiffsr.metrics import grey8, grid_energy_db, psnr_y, ssim_y
 from slimdiffsr.stages.pictures import save_rows, to_uint8
 from slimdiffsr.stages.run import RunPaths
@@ -27,23 +29,79 @@ STREAM = 1 << 40  # sample numbers of the fixed validation set, far from trainin
 def validation_set(
     config: LoopConfig, paths: RunPaths, unit_hr_px: int
 ) -> list[tuple[Tensor, Tensor]]:
-    """LR and HR in [0, 1], (3, h, w): fixed centre crops with fixed degradations.
+    """LR and HR in [0, 1], (3, h, w): fixed centre crops, with fixed degradations or their own LR.
 
-    ``unit_hr_px``: what the sides of HR must be multiples of.
+    ``paths.validation`` holds sharp images, or pairs of one name in its folders ``lr`` and ``hr``;
+    without it training images serve.
+    ``unit_hr_px``: what the sides of HR must be multiples of. Unreadable images are passed over.
+    Raises DataError when none is left, or a pair does not fit.
     """
-    most = max(unit_hr_px, LARGEST_PX // unit_hr_px * unit_hr_px)
     folders: Sequence[Path] = paths.data if paths.validation is None else (paths.validation,)
-    files = find_images(folders, max(unit_hr_px, SMALLEST_PX)).files
-    spread = np.linspace(0, len(files) - 1, min(config.validation_images, len(files)))
+    paired = paths.validation is not None and all(
+        (folders[0] / name).is_dir() for name in ("lr", "hr")
+    )
+    if paired:
+        folders = (folders[0] / "hr",)
+    files = _spread(find_images(folders, max(unit_hr_px, SMALLEST_PX)).files, config)
     pairs = []
-    for number, index in enumerate(spread.round().astype(int)):
-        hr = read_rgb(files[index])
-        height, width = (min(most, side // unit_hr_px * unit_hr_px) for side in hr.shape[1:])
-        y, x = (hr.shape[1] - height) // 2, (hr.shape[2] - width) // 2
-        hr = hr[:, y : y + height, x : x + width]
+    for number, file in enumerate(files):
+        try:
+            hr = read_rgb(file)
+        except DataError:
+            continue
+        window = _centre(hr, unit_hr_px, config.recipe.scale)
+        if paired:
+            lr_file = folders[0].with_name("lr") / file.relative_to(folders[0])
+            lr = _partner(lr_file, hr, window, config.recipe.scale)
+            pairs.append((lr, window.of(hr)))
+            continue
         rng = image_generator(config.seed, STREAM + number)
+        hr = window.of(hr)
         pairs.append((degrade(hr[None], config.recipe, [rng])[0], hr))
+    if not pairs:
+        raise DataError(f"none of the {len(files)} validation images could be read")
     return pairs
+
+
+def _spread(files: Sequence[Path], config: LoopConfig) -> list[Path]:
+    """As many files as asked for, spread evenly over all."""
+    places = np.linspace(0, len(files) - 1, min(config.validation_images, len(files)))
+    return [files[index] for index in places.round().astype(int)]
+
+
+class _Window(NamedTuple):
+    """A part of an image, in its pixels."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+
+    def of(self, image: Tensor) -> Tensor:
+        return image[:, self.y : self.y + self.height, self.x : self.x + self.width]
+
+
+def _centre(hr: Tensor, unit_hr_px: int, scale: int) -> _Window:
+    """The middle of an image, as large as validation looks at, on whole LR pixels."""
+    most = max(unit_hr_px, LARGEST_PX // unit_hr_px * unit_hr_px)
+    height, width = (min(most, side // unit_hr_px * unit_hr_px) for side in hr.shape[1:])
+    y, x = (
+        (whole - part) // 2 // scale * scale
+        for whole, part in zip(hr.shape[1:], (height, width), strict=True)
+    )
+    return _Window(y, x, height, width)
+
+
+def _partner(lr_file: Path, hr: Tensor, window: _Window, scale: int) -> Tensor:
+    """The part of an LR image that shows the window."""
+    lr = read_rgb(lr_file)
+    expected = tuple(side // scale for side in hr.shape[1:])
+    if tuple(lr.shape[1:]) != expected or any(side % scale for side in hr.shape[1:]):
+        raise DataError(
+            f"{lr_file} has {lr.shape[2]} x {lr.shape[1]} pixels, and its partner's {hr.shape[2]} x "
+            f"{hr.shape[1]} are not {scale} times as many along each side"
+        )
+    return _Window(*(value // scale for value in window)).of(lr)
 
 
 @torch.inference_mode()
