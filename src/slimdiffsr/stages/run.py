@@ -20,12 +20,22 @@ from slimdiffsr.config import LoopConfig, to_dict
 from slimdiffsr.data import TrainingPairs, batch_files, find_images, training_batches
 from slimdiffsr.degrade import degrade, image_generator
 from slimdiffsr.errors import ConfigError
+from slimdiffsr.models.sd_vae import KLCodec
+from slimdiffsr.models.unet import UNet
 from slimdiffsr.stages.processes import join
 from slimdiffsr.training import Batches, TrainResult
 
 Network = TypeVar("Network", bound=nn.Module)
 
-__all__ = ["Run", "RunPaths", "channels_last", "fresh", "make_optimizer", "start_run"]
+__all__ = [
+    "Run",
+    "RunPaths",
+    "channels_last",
+    "fresh",
+    "make_optimizer",
+    "recompute_blocks",
+    "start_run",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +125,13 @@ def fresh(build: Callable[[], Network], seed: int) -> Network:
 def channels_last(module: nn.Module) -> None:
     """Put a network's weights into the layout that convolutions like best, in place."""
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def recompute_blocks(unet: UNet, codec: nn.Module | None = None) -> None:
+    """Run the blocks of a UNet, and of Stable Diffusion's autoencoder, again on the way back."""
+    unet.checkpointing = True
+    if isinstance(codec, KLCodec):
+        codec.vae.enable_gradient_checkpointing()
 
 
 def make_optimizer(config: LoopConfig, module: nn.Module) -> Optimizer:

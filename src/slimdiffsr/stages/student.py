@@ -29,7 +29,14 @@ from slimdiffsr.stages.adversarial import Alternation, Attempt, build_adversary
 from slimdiffsr.stages.distilled import Distillation, Imitator, check_crop, inherit
 from slimdiffsr.stages.graphs import prepare
 from slimdiffsr.stages.reconstruction import Reconstruction, load_lpips
-from slimdiffsr.stages.run import RunPaths, channels_last, fresh, make_optimizer, start_run
+from slimdiffsr.stages.run import (
+    RunPaths,
+    channels_last,
+    fresh,
+    make_optimizer,
+    recompute_blocks,
+    start_run,
+)
 from slimdiffsr.stages.teacher_files import load_teacher
 from slimdiffsr.stages.validation import score, validation_set
 from slimdiffsr.teacher import Teacher
@@ -106,7 +113,8 @@ class StudentTask:
         lpips = load_lpips(paths.lpips, config.loss.lpips_net).to(device)
         teacher = find_teacher(config, paths)
         self.student = first_student(config, paths, teacher)
-        self.student.unet.checkpointing = config.checkpointing
+        if config.checkpointing:
+            recompute_blocks(self.student.unet, getattr(self.student, "codec", None))
         channels_last(self.student.to(device))
         adversary = fresh(
             lambda: build_adversary(config.adversary, config.discriminator_width, paths.dino),

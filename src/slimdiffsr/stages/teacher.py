@@ -16,12 +16,18 @@ from slimdiffsr.checkpoint import write_atomically
 from slimdiffsr.config import to_dict
 from slimdiffsr.errors import ConfigError, WeightsError
 from slimdiffsr.losses import total_variation
-from slimdiffsr.models.sd_vae import KLCodec
 from slimdiffsr.models.student import enlarge_bicubic
 from slimdiffsr.stages.adversarial import Alternation, Attempt, build_adversary
 from slimdiffsr.stages.graphs import prepare
 from slimdiffsr.stages.reconstruction import Reconstruction, load_lpips
-from slimdiffsr.stages.run import RunPaths, channels_last, fresh, make_optimizer, start_run
+from slimdiffsr.stages.run import (
+    RunPaths,
+    channels_last,
+    fresh,
+    make_optimizer,
+    recompute_blocks,
+    start_run,
+)
 from slimdiffsr.stages.teacher_config import TeacherConfig
 from slimdiffsr.stages.teacher_files import (
     Adaptation,
@@ -127,9 +133,8 @@ class TeacherTask:
         device = accelerator.device
         lpips = load_lpips(paths.lpips, config.loss.lpips_net).to(device)
         teacher.to(device)
-        teacher.unet.checkpointing = config.checkpointing
-        if config.checkpointing and isinstance(teacher.codec, KLCodec):
-            teacher.codec.vae.enable_gradient_checkpointing()
+        if config.checkpointing:
+            recompute_blocks(teacher.unet, teacher.codec)
         adversary = fresh(
             lambda: build_adversary(config.adversary, config.discriminator_width, paths.dino),
             config.seed,
