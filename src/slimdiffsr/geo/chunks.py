@@ -25,10 +25,8 @@ from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.header import Header
 from slimdiffsr.geo.output import (
     UNREADABLE,
-    best_compression,
     is_readable,
     output_error,
-    predictor,
 )
 from slimdiffsr.geo.raster import GDAL_ERRORS
 from slimdiffsr.geo.spec import BLOCK_HR_PX
@@ -260,9 +258,8 @@ def _profile(region_hr: Region, header: Header) -> dict[str, Any]:
         "blockysize": BLOCK_HR_PX,
         "interleave": "band",
         "photometric": "MINISBLACK",
-        "compress": best_compression(),
-        **({"zstd_level": 1} if best_compression() == "ZSTD" else {"zlevel": 1}),
-        "predictor": int(predictor(header.dtype)),
+        # Not compressed, as the output is: once is enough. Empty blocks take no room.
+        "sparse_ok": True,
         "bigtiff": "IF_SAFER",
     }
 
