@@ -69,7 +69,7 @@ def assemble(job: Job, folder: PartialFolder, chunks_hr: list[Region], dst: Path
     sources = [(folder.chunk_path(chunk_hr).name, chunk_hr) for chunk_hr in chunks_hr]
     try:
         folder.vrt_path.write_text(vrt_xml(job.header, sources), encoding="utf-8")
-        final = folder.final_folder()
+        final = folder.scratch("final")
         copy_to_format(
             folder.vrt_path,
             final / dst.name,
