@@ -75,14 +75,13 @@ class TileRunner:
 
     def _empty_canvas(self, area_hr: Region) -> NDArray[np.float32]:
         # Two arrays in turn: fresh memory for each chunk costs more than blending into it.
+        size = self.channels * area_hr.pixels
         if len(self._buffers) < 2:
-            self._buffers.append(np.empty(self._canvas_size, np.float32))
+            self._buffers.append(np.zeros(self._canvas_size, np.float32))
         else:
             self._buffers.reverse()
-        size = self.channels * area_hr.pixels
-        canvas = self._buffers[-1][:size].reshape(self.channels, area_hr.height, area_hr.width)
-        canvas.fill(0)
-        return canvas
+            self._buffers[-1][:size].fill(0)
+        return self._buffers[-1][:size].reshape(self.channels, area_hr.height, area_hr.width)
 
     def _add(
         self,
