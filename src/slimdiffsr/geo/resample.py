@@ -99,6 +99,8 @@ def _weighted(images: list[NDArray[Float]], weights: NDArray[Float]) -> NDArray[
 
 def pad_edges(image: NDArray[Any_], left: int, top: int, right: int, bottom: int) -> NDArray[Any_]:
     """(..., h, w) with its outermost pixels repeated outwards."""
+    if not (left or top or right or bottom):
+        return image
     around = [(0, 0)] * (image.ndim - 2)
     return np.pad(image, [*around, (top, bottom), (left, right)], mode="edge")
 

@@ -33,7 +33,7 @@ __all__ = ["Loaded", "load", "stripes"]
 
 Element = TypeVar("Element", bound=np.generic)
 
-_STRIP_HR_PX = 64  # rows worked on at a time: few enough to stay in the processor's cache
+_STRIP_HR_PX = 128  # rows worked on at a time: few enough to stay in the processor's cache
 
 
 @dataclass(frozen=True, slots=True)
