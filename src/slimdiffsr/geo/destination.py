@@ -13,7 +13,7 @@ from slimdiffsr.geo.output import copy_to_format, free_bytes, output_error, vrt_
 
 __all__ = ["assemble", "check_destination", "check_space", "partial_path"]
 
-# Compression rarely gains more than this on imagery; with less room a run is hopeless.
+# Only empty blocks take no room among the chunks; few scenes are emptier than this.
 _HOPELESS = 0.1
 
 
