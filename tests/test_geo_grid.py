@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slimdiffsr.errors import TilingError
@@ -18,6 +18,7 @@ def grids(draw: st.DrawFn) -> TileGrid:
     return TileGrid(scene, tile, overlap, (draw(offset), draw(offset)))
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(grids(), st.integers(1, 3))
 def test_weights_of_all_tiles_add_up_to_one_everywhere(grid: TileGrid, scale: int) -> None:
     total = np.zeros((grid.scene_lr.height * scale, grid.scene_lr.width * scale))
@@ -30,6 +31,7 @@ def test_weights_of_all_tiles_add_up_to_one_everywhere(grid: TileGrid, scale: in
     np.testing.assert_allclose(total, 1, atol=1e-6)
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(grids(), st.data())
 def test_tiles_touching_a_region_are_those_that_share_a_pixel(
     grid: TileGrid, data: st.DataObject
@@ -44,6 +46,7 @@ def test_tiles_touching_a_region_are_those_that_share_a_pixel(
     assert grid.touching(region) == sharing
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(st.integers(0, 700), st.integers(1, 1300), st.integers(1, 1300))
 def test_chunks_cover_a_window_once(col: int, width: int, height: int) -> None:
     window = Region(col, 3, width, height)
@@ -53,6 +56,7 @@ def test_chunks_cover_a_window_once(col: int, width: int, height: int) -> None:
     assert (count == 1).all()
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(st.integers(-40, 40), st.integers(1, 60), st.integers(1, 25))
 def test_reflection_is_numpys(start: int, size: int, length: int) -> None:
     before, after = max(0, -start), max(0, start + size - length)
@@ -83,6 +87,7 @@ def test_numbers_that_do_not_fit_are_refused(overlap: int, offset: tuple[int, in
         TileGrid(Region(0, 0, 50, 50), 16, overlap, offset)
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(grids())
 def test_outer_tiles_stick_out_of_the_scene_unless_one_tile_just_covers_it(grid: TileGrid) -> None:
     scene, edge = grid.scene_lr, grid.overlap_lr_px

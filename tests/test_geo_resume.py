@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,6 +65,8 @@ def test_ctrl_c_keeps_finished_chunks_and_the_same_call_resumes(scene: Path) -> 
     uninterrupted = out.read_bytes()
     out.unlink()
     stopped(scene)
+    names = {path.name for path in out.with_name("out.tif.partial").iterdir()}
+    assert all(re.fullmatch(r"chunk-\d+-\d+\.tif|manifest\.json|lock", name) for name in names)
     told: list[Progress] = []
     report = finish(scene, on_progress=told.append)
     assert 0 < report.chunks_resumed < 9

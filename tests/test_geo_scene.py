@@ -1,6 +1,7 @@
 """A raster goes in and comes out enlarged: in place, in its type, with its empty areas."""
 
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from rasters import (
 
 from slimdiffsr.errors import PredictionError
 from slimdiffsr.geo import Network, Progress, SceneOptions, plan_scene, upscale_scene
+from slimdiffsr.geo.shared import SharedTiles
 
 RAW = SceneOptions(colour="none", overwrite=True)
 RGBA = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
@@ -65,22 +67,42 @@ def test_other_scales(tmp_path: Path, scale: int) -> None:
     np.testing.assert_array_equal(run(path, nearest(scale)), repeat(values, scale))
 
 
-def test_chunks_batches_and_the_cache_change_nothing(
+def test_chunks_batches_and_shared_tiles_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_raster(tmp_path / "in.tif", byte_picture(3, 300, 290))
     whole = run(path, wobbly())
     np.testing.assert_array_equal(run(path, wobbly(), chunk_hr_px=512), whole)
     np.testing.assert_array_equal(run(path, wobbly(batch=5), chunk_hr_px=512), whole)
-    monkeypatch.setattr("slimdiffsr.geo.tiles.TileRunner._remember", lambda *_: None)
+    monkeypatch.setattr(SharedTiles, "used", lambda *_: None)
     np.testing.assert_array_equal(run(path, wobbly(), chunk_hr_px=512), whole)
 
 
-def test_no_tile_is_run_twice_while_the_cache_has_room(tmp_path: Path) -> None:
+@pytest.mark.parametrize("memory_bytes", [160_000_000, 100_000, 0])
+def test_no_tile_is_run_twice_however_little_memory_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_bytes: int
+) -> None:
     path = write_raster(tmp_path / "in.tif", byte_picture(3, 300, 290))
-    report = upscale_scene(path, tmp_path / "o.tif", nearest(), SceneOptions(chunk_hr_px=512))
+    whole = run(path, wobbly())
+    shared = partial(SharedTiles, memory_bytes=memory_bytes)
+    monkeypatch.setattr("slimdiffsr.geo.scene.SharedTiles", shared)
+    report = upscale_scene(path, tmp_path / "o.tif", wobbly(), SceneOptions(chunk_hr_px=512))
     assert report.chunks_run == 9
     assert report.tiles_run == report.plan.tiles
+    np.testing.assert_array_equal(read(tmp_path / "o.tif"), whole)
+
+
+def test_tiles_that_find_no_room_on_the_disk_are_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_raster(tmp_path / "in.tif", byte_picture(3, 300, 290))
+    whole = run(path, wobbly())
+    shared = partial(SharedTiles, memory_bytes=0)
+    monkeypatch.setattr("slimdiffsr.geo.scene.SharedTiles", shared)
+    monkeypatch.setattr(SharedTiles, "_path", lambda self, _: self.folder / "no" / "such")
+    report = upscale_scene(path, tmp_path / "o.tif", wobbly(), SceneOptions(chunk_hr_px=512))
+    assert report.tiles_run > report.plan.tiles
+    np.testing.assert_array_equal(read(tmp_path / "o.tif"), whole)
 
 
 @pytest.mark.parametrize("window", [(0, 0, 30, 25), (101, 57, 80, 99), (250, 260, 40, 40)])

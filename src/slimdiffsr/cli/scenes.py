@@ -60,7 +60,7 @@ def upscale(
     ] = None,
     colour: Annotated[str, typer.Option(help="low-frequency, official or none.")] = "low-frequency",
     overlap: Annotated[int | None, typer.Option(help="Tile overlap, output pixels.")] = None,
-    chunk: Annotated[int, typer.Option(help="Unit of work and resume, output pixels.")] = 4096,
+    chunk: Annotated[int, typer.Option(help="Unit of work and resume, output pixels.")] = 2048,
     co: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="GDAL creation option.")
     ] = None,

@@ -1,7 +1,8 @@
 """The folder of a run in progress: lock, manifest, and chunk files that appear whole or not at all.
 
-``OUT.partial/`` holds ``manifest.json`` (what the chunks were made from), ``lock`` and one GeoTIFF
-for each finished chunk. Only files of these names are ever deleted.
+``OUT.partial/`` holds ``manifest.json`` (what the chunks were made from), ``lock``, one GeoTIFF for
+each finished chunk, and while a run works the folders ``tiles`` and ``final``. Only files of these
+names are ever deleted.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import rasterio
 from affine import Affine
@@ -25,10 +26,8 @@ from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.header import Header
 from slimdiffsr.geo.output import (
     UNREADABLE,
-    best_compression,
     is_readable,
     output_error,
-    predictor,
 )
 from slimdiffsr.geo.raster import GDAL_ERRORS
 from slimdiffsr.geo.spec import BLOCK_HR_PX
@@ -42,7 +41,7 @@ __all__ = ["PartialFolder", "Stripe", "open_partial_folder"]
 
 _MANIFEST = "manifest.json"
 _LOCK = "lock"
-_FINAL = "final"
+_SCRATCH = ("final", "tiles")
 _OURS = re.compile(r"(chunk-\d+-\d+\.tif|scene\.vrt|manifest\.json)(\.tmp)?(\.msk)?(\.aux\.xml)?$")
 
 
@@ -71,12 +70,23 @@ class PartialFolder:
         """The file that lays all chunks side by side."""
         return self.path / "scene.vrt"
 
-    def final_folder(self) -> Path:
-        """A new empty folder for the output before it is moved into place."""
-        folder = self.path / _FINAL
-        _clear_final(folder)
-        folder.mkdir()
+    def scratch(self, name: Literal["final", "tiles"]) -> Path:
+        """A new empty folder: for the output before it is moved into place, or for shared tiles.
+
+        Raises DiskFullError or OutputError.
+        """
+        folder = self.path / name
+        try:
+            _remove_folder(folder)
+            folder.mkdir()
+        except OSError as error:
+            raise output_error(folder, error) from None
         return folder
+
+    def drop_scratch(self) -> None:
+        """Delete such folders."""
+        for name in _SCRATCH:
+            _remove_folder(self.path / name)
 
     def is_finished(self, region_hr: Region, header: Header) -> bool:
         """Whether a chunk is there and whole; a damaged one is deleted."""
@@ -151,7 +161,10 @@ def open_partial_folder(path: Path, fingerprint: Mapping[str, Any]) -> Iterator[
             folder = PartialFolder(path, _match_manifest(path, fingerprint))
         except OSError as error:
             raise output_error(path, error) from None
-        yield folder
+        try:
+            yield folder
+        finally:
+            folder.drop_scratch()
 
 
 def _check_ours(path: Path) -> None:
@@ -225,13 +238,13 @@ def _take_lock(path: Path) -> IO[str]:
 
 
 def _clear(path: Path) -> None:
-    _clear_final(path / _FINAL)
+    PartialFolder(path).drop_scratch()
     for entry in path.iterdir():
         if _OURS.fullmatch(entry.name):
             entry.unlink()
 
 
-def _clear_final(folder: Path) -> None:
+def _remove_folder(folder: Path) -> None:
     if folder.is_dir():
         for entry in folder.iterdir():
             entry.unlink()
@@ -260,9 +273,8 @@ def _profile(region_hr: Region, header: Header) -> dict[str, Any]:
         "blockysize": BLOCK_HR_PX,
         "interleave": "band",
         "photometric": "MINISBLACK",
-        "compress": best_compression(),
-        **({"zstd_level": 1} if best_compression() == "ZSTD" else {"zlevel": 1}),
-        "predictor": int(predictor(header.dtype)),
+        # Not compressed, as the output is: once is enough. Empty blocks take no room.
+        "sparse_ok": True,
         "bigtiff": "IF_SAFER",
     }
 

@@ -13,7 +13,7 @@ from slimdiffsr.geo.output import copy_to_format, free_bytes, output_error, vrt_
 
 __all__ = ["assemble", "check_destination", "check_space", "partial_path"]
 
-# Compression rarely gains more than this on imagery; with less room a run is hopeless.
+# Only empty blocks take no room among the chunks; few scenes are emptier than this.
 _HOPELESS = 0.1
 
 
@@ -69,7 +69,7 @@ def assemble(job: Job, folder: PartialFolder, chunks_hr: list[Region], dst: Path
     sources = [(folder.chunk_path(chunk_hr).name, chunk_hr) for chunk_hr in chunks_hr]
     try:
         folder.vrt_path.write_text(vrt_xml(job.header, sources), encoding="utf-8")
-        final = folder.final_folder()
+        final = folder.scratch("final")
         copy_to_format(
             folder.vrt_path,
             final / dst.name,

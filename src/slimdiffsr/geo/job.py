@@ -194,6 +194,7 @@ def fingerprint(job: Job) -> dict[str, Any]:
 
 
 def _input_state(source: Source) -> Mapping[str, Any]:
+    # A remote raster has no size and time that GDAL would tell: its address and header must do.
     dataset = source.dataset
     header = repr((
         dataset.profile, dataset.tags(), dataset.nodatavals, dataset.descriptions,

@@ -176,16 +176,20 @@ class Source:
 def open_source(path: str) -> Iterator[Source]:
     """Open and check a raster.
 
-    Raises RasterError when it is missing, not a raster, or of a kind that cannot be upscaled.
+    Raises RasterError when it is missing, not a raster, of a kind that cannot be upscaled, or when
+    GDAL fails to read its header, now or later.
     """
     with open_quietly(path) as dataset:
-        _check(path, dataset)
-        source = Source(path, dataset)
-        if dataset.count == 1 and dataset.colorinterp[0] == ColorInterp.palette:
-            _expand_palette(source)
-        else:
-            _judge_bands(source)
-        yield source
+        try:
+            _check(path, dataset)
+            source = Source(path, dataset)
+            if dataset.count == 1 and dataset.colorinterp[0] == ColorInterp.palette:
+                _expand_palette(source)
+            else:
+                _judge_bands(source)
+            yield source
+        except GDAL_ERRORS as error:  # of the header: a remote one is fetched bit by bit
+            raise RasterError(f"{path} cannot be read: {_first_line(error)}") from None
 
 
 @contextmanager

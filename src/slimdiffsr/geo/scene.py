@@ -22,6 +22,7 @@ from slimdiffsr.geo.destination import assemble, check_destination, check_space,
 from slimdiffsr.geo.grid import Region, Tile
 from slimdiffsr.geo.job import Job, decide, fingerprint, plan_of
 from slimdiffsr.geo.raster import open_source
+from slimdiffsr.geo.shared import SharedTiles
 from slimdiffsr.geo.spec import Network, NetworkSpec, Progress, SceneOptions, ScenePlan, SceneReport
 from slimdiffsr.geo.stripes import load, stripes
 from slimdiffsr.geo.tiles import TileRunner
@@ -132,7 +133,8 @@ class _ChunkRun:
         self.job, self.folder, self.on_progress = job, folder, on_progress
         self.chunks = job.chunks()
         self.todo = [c for c in self.chunks if not folder.is_finished(c, job.header)]
-        self.runner = TileRunner(network, job.grid, len(job.choice.seen))
+        shared = SharedTiles(folder.scratch("tiles"))
+        self.runner = TileRunner(network, job.grid, len(job.choice.seen), shared)
         self.px = job.header.region_hr.pixels
         self.px_resumed = self.px - sum(chunk.pixels for chunk in self.todo)
         self.px_done = self.px_resumed

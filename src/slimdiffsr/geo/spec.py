@@ -90,7 +90,7 @@ class SceneOptions:
     window: tuple[int, int, int, int] | None = None
     format: OutputFormat = "cog"
     colour: ColourRule = "low-frequency"
-    chunk_hr_px: int = 4096
+    chunk_hr_px: int = 2048
     overlap_hr_px: int | None = None  # None: the network's own
     grid_offset_lr_px: tuple[int, int] = (0, 0)
     creation_options: dict[str, str] = field(default_factory=dict)

@@ -33,6 +33,8 @@ __all__ = ["Loaded", "load", "stripes"]
 
 Element = TypeVar("Element", bound=np.generic)
 
+_STRIP_HR_PX = 128  # rows worked on at a time: few enough to stay in the processor's cache
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -83,17 +85,25 @@ def _correction(
 ) -> NDArray[np.float32] | None:
     if job.options.colour == "none":
         return None
-    # What the type cannot hold is cut off first, so that its loss is made up for nearby.
+    area_lr = job.area_lr(chunk_hr)
+    where = (slice(None), *area_lr.slices(loaded.patch.region_lr))
+    wanted = loaded.patch.unit[where]
+    got = np.empty_like(wanted)
     limits = job.values.limits(job.header.dtype)
-    if limits is not None:
-        np.clip(canvas, *limits, out=canvas)
-    where = (slice(None), *job.area_lr(chunk_hr).slices(loaded.patch.region_lr))
-    return low_frequency_correction(
-        loaded.patch.unit[where],
-        block_mean(canvas, job.scale),
-        loaded.patch.valid[where],
-        job.scale,
-    )
+    for strip_hr in _strips(area_lr.times(job.scale), job.scale):
+        strip = canvas[(slice(None), *strip_hr.slices(area_lr.times(job.scale)))]
+        # What the type cannot hold is cut off first, so that its loss is made up for nearby.
+        if limits is not None:
+            np.clip(strip, *limits, out=strip)
+        here = (slice(None), *strip_hr.cover(job.scale).slices(area_lr))
+        got[here] = block_mean(strip, job.scale)
+    return low_frequency_correction(wanted, got, loaded.patch.valid[where], job.scale)
+
+
+def _strips(region_hr: Region, scale: int) -> Iterator[Region]:
+    rows = max(_STRIP_HR_PX, scale)
+    for row in range(region_hr.row, region_hr.row_end, rows):
+        yield Region(region_hr.col, row, region_hr.width, rows).clipped(region_hr)
 
 
 def _seen_band(
@@ -105,22 +115,39 @@ def _seen_band(
     unit: NDArray[np.float32],
     correction: NDArray[np.float32] | None,
 ) -> NDArray[Any]:
-    part_lr = part_hr.cover(job.scale)
-    kernel = bilinear_kernel(job.scale)
+    values, valid = loaded.reading.values[k], loaded.reading.valid[k]
+    pixels = np.empty((part_hr.height, part_hr.width), job.header.dtype)
+    for strip_hr in _strips(part_hr, job.scale):
+        strip_lr, here = strip_hr.cover(job.scale), strip_hr.slices(part_hr)
+        real = job.values.from_unit(unit[here], job.header.dtype)
+        added = _added(job, job.area_lr(chunk_hr), strip_lr, k, loaded, correction)
+        if added is not None:
+            real += enlarge(added[None], bilinear_kernel(job.scale))[0]
+        of_strip = strip_lr.slices(loaded.patch.region_lr)
+        pixels[here] = _finished(job, job.choice.seen[k], real, values[of_strip], valid[of_strip])
+    return pixels
+
+
+def _added(
+    job: Job,
+    area_lr: Region,
+    strip_lr: Region,
+    k: int,
+    loaded: Loaded,
+    correction: NDArray[np.float32] | None,
+) -> NDArray[Any] | None:
+    """What the result lacks, in source units, with the neighbours for a bilinear enlargement."""
+    added: NDArray[Any] | None = None
     if correction is not None:
-        near = _around(correction[k], job.area_lr(chunk_hr), part_lr, BILINEAR_REACH)
-        unit = unit + enlarge(near[None], kernel)[0]
-    real = job.values.from_unit(unit, job.header.dtype)
-    reading, held_lr = loaded.reading, loaded.patch.region_lr
-    values, valid = reading.values[k], reading.valid[k]
+        near = _around(correction[k], area_lr, strip_lr, BILINEAR_REACH)
+        added = job.values.stretched(near, job.header.dtype)
     if not job.values.holds(job.header.dtype):
-        near_values = _around(values, held_lr, part_lr, BILINEAR_REACH)
-        near_valid = _around(valid, held_lr, part_lr, BILINEAR_REACH)
-        outside = job.values.outside(near_values, near_valid)
-        if outside.any():
-            real = real + enlarge(outside[None], kernel)[0]
-    here = part_lr.slices(held_lr)
-    return _finished(job, job.choice.seen[k], real, values[here], valid[here])
+        held_lr = loaded.patch.region_lr
+        values = _around(loaded.reading.values[k], held_lr, strip_lr, BILINEAR_REACH)
+        valid = _around(loaded.reading.valid[k], held_lr, strip_lr, BILINEAR_REACH)
+        outside = job.values.outside(values, valid)
+        added = outside if added is None else added + outside
+    return added
 
 
 def _other_band(job: Job, part_hr: Region, band: int) -> NDArray[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,11 +12,10 @@ from numpy.typing import NDArray
 from slimdiffsr.errors import PredictionError
 from slimdiffsr.geo.grid import Region, Tile, TileGrid, blend_weights, reflect_index
 from slimdiffsr.geo.resample import fill_invalid
+from slimdiffsr.geo.shared import SharedTiles
 from slimdiffsr.geo.spec import Network
 
 __all__ = ["Patch", "TileRunner"]
-
-_CACHE_BYTES = 160_000_000  # tiles kept for the chunks below; beyond it they are computed twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +29,23 @@ class Patch:
 
 @dataclass(slots=True)
 class TileRunner:
-    """Runs the tiles of one chunk after another, remembering those that the next ones share.
+    """Runs the tiles of one chunk after another, each tile once.
 
-    What it returns for a tile depends on the tile alone, remembered or not.
+    What it makes of a tile depends on the tile alone, be it run now or shared by an earlier chunk.
     """
 
     network: Network
     grid: TileGrid
     channels: int  # 1 or 3
-    cache_bytes: int = _CACHE_BYTES
+    shared: SharedTiles
     tiles_run: int = 0
     empty: set[tuple[int, int]] = field(default_factory=set)
-    _uses: Counter[tuple[int, int]] = field(default_factory=Counter)
-    _kept: dict[tuple[int, int], NDArray[np.float32]] = field(default_factory=dict)
-    _kept_bytes: int = 0
     _canvas_size: int = 0
     _buffers: list[NDArray[np.float32]] = field(default_factory=list)
 
     def expect(self, area_lr: Region, tiles: Sequence[Tile]) -> None:
         """Announce a later call of ``blend``."""
-        self._uses.update((tile.row, tile.col) for tile in tiles)
+        self.shared.expect(tiles)
         size = self.channels * area_lr.pixels * self.network.scale**2
         self._canvas_size = max(self._canvas_size, size)
 
@@ -74,20 +69,19 @@ class TileRunner:
         for done, (tile, result) in enumerate(self._in_order(tiles, patch), 1):
             if result is not None:
                 self._add(canvas, area_hr, tile, result)
-                self._remember(tile, result, soon)
+                self.shared.used(tile, result, (tile.row, tile.col) in soon)
             on_tile(done)
         return canvas
 
     def _empty_canvas(self, area_hr: Region) -> NDArray[np.float32]:
         # Two arrays in turn: fresh memory for each chunk costs more than blending into it.
+        size = self.channels * area_hr.pixels
         if len(self._buffers) < 2:
-            self._buffers.append(np.empty(self._canvas_size, np.float32))
+            self._buffers.append(np.zeros(self._canvas_size, np.float32))
         else:
             self._buffers.reverse()
-        size = self.channels * area_hr.pixels
-        canvas = self._buffers[-1][:size].reshape(self.channels, area_hr.height, area_hr.width)
-        canvas.fill(0)
-        return canvas
+            self._buffers[-1][:size].fill(0)
+        return self._buffers[-1][:size].reshape(self.channels, area_hr.height, area_hr.width)
 
     def _add(
         self,
@@ -107,12 +101,11 @@ class TileRunner:
     def _in_order(
         self, tiles: Sequence[Tile], patch: Patch
     ) -> Iterator[tuple[Tile, NDArray[np.float32] | None]]:
-        # Row by row whether remembered or new: the order of a sum decides its last bit.
-        new = (tile for tile in tiles if (tile.row, tile.col) not in self._kept)
-        computed = self._compute(list(new), patch)
-        for tile in tiles:
-            kept = self._kept.get((tile.row, tile.col))
-            yield tile, kept if kept is not None else next(computed)
+        # Row by row whether shared or new: the order of a sum decides its last bit.
+        here = [self.shared.has(tile) for tile in tiles]
+        new = self._compute([t for t, shared in zip(tiles, here, strict=True) if not shared], patch)
+        for tile, shared in zip(tiles, here, strict=True):
+            yield tile, self.shared.get(tile) if shared else next(new)
 
     def _compute(self, tiles: Sequence[Tile], patch: Patch) -> Iterator[NDArray[np.float32] | None]:
         waiting: list[NDArray[np.float32] | None] = []
@@ -173,21 +166,6 @@ class TileRunner:
         mean = result[:1] + result[1:2] + result[2:]
         mean /= 3
         return mean
-
-    def _remember(
-        self, tile: Tile, result: NDArray[np.float32], soon: set[tuple[int, int]]
-    ) -> None:
-        key = (tile.row, tile.col)
-        self._uses[key] -= 1
-        if self._uses[key] <= 0:
-            if self._kept.pop(key, None) is not None:
-                self._kept_bytes -= result.nbytes
-        elif key not in self._kept and (
-            key in soon or self._kept_bytes + result.nbytes <= self.cache_bytes
-        ):
-            # A copy: ``result`` may be a view that would keep its whole batch alive.
-            self._kept[key] = result.copy()
-            self._kept_bytes += result.nbytes
 
 
 @cache

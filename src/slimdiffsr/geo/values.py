@@ -78,10 +78,15 @@ class ValueRange:
 
     def from_unit(self, unit: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Float32 about [0, 1] -> source units, in the working type of ``dtype``."""
-        work = working_dtype(dtype)
-        real: NDArray[Any] = unit.astype(work, copy=False) * work.type(self.span)
-        real += work.type(self.low)
+        real = self.stretched(unit, dtype)
+        real += real.dtype.type(self.low)
         return real
+
+    def stretched(self, unit: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """A difference of unit values -> the difference in source units."""
+        work = working_dtype(dtype)
+        stretched: NDArray[Any] = unit.astype(work, copy=False) * work.type(self.span)
+        return stretched
 
 
 def working_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -99,7 +104,8 @@ def cast(values: NDArray[Any], dtype: np.dtype[Any], nodata: float | None) -> ND
             floats[floats == empty] = np.nextafter(empty, dtype.type(0 if empty else 1))
         return floats
     info = np.iinfo(dtype)
-    result: NDArray[Any] = np.clip(np.rint(values), info.min, info.max).astype(dtype)
+    whole = np.rint(values)
+    result: NDArray[Any] = np.clip(whole, info.min, info.max, out=whole).astype(dtype)
     if nodata is not None:
         result[result == nodata] = nodata + (1 if nodata < info.max else -1)
     return result
