@@ -38,8 +38,8 @@ TINY = Path(__file__).parents[1] / "src/slimdiffsr/weights/tiny-x4.safetensors"
 
 def commands(args: argparse.Namespace) -> dict[str, list[str]]:
     """What each step types."""
-    out, weights, scale = args.out, args.weights, args.scale
-    preset = ["--config", f"compact-x{scale}"]
+    out, weights = args.out, args.weights
+    preset = ["--config", args.preset or f"compact-x{args.scale}"]
     codec = ["--codec-folder", f"{weights}"]
     lpips = ["--lpips", f"{weights}/lpips_squeeze.safetensors"]
     base = ["--estimator", f"{out}/uncertainty", "--unet", f"{out}/prior", *codec]
@@ -174,6 +174,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, help="for outputs: a folder with hr and lr_x4")
     parser.add_argument("--out", type=Path, default=Path("runs/compact"))
     parser.add_argument("--scale", type=int, default=4, choices=(4, 8))
+    parser.add_argument("--preset", help="of the stages; default: compact-x4 or compact-x8")
     parser.add_argument("--tiny", default=str(TINY), help="where tiny-distilled starts")
     parser.add_argument("--seconds", type=float, help="end what trains after so long in all")
     parser.add_argument("--set", action="append", default=[], help="for each training command")
