@@ -33,8 +33,6 @@ __all__ = [
     "teacher_features",
 ]
 
-LATENT_PX = 8  # a latent cell's side in pixels of the enlarged image
-
 
 @dataclass(frozen=True, slots=True)
 class GuidanceMaps:
@@ -167,7 +165,7 @@ class _Prepared:
 
     @classmethod
     def of(cls, teacher: Teacher, rgb_lr: Rgb8, rgb_hr: Rgb8 | None, scale: int) -> _Prepared:
-        unit_hr_px = LATENT_PX * 2 ** (len(teacher.unet.spec.widths) - 1)
+        unit_hr_px = teacher.unet.spec.unit_hr_px
         enlarged = enlarge_bicubic(_to_tensor(rgb_lr, teacher), scale)
         height, width = enlarged.shape[2:]
         hr = None if rgb_hr is None else _pad(_to_tensor(rgb_hr, teacher), unit_hr_px)

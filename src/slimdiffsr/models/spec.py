@@ -11,7 +11,17 @@ from pydantic.dataclasses import dataclass
 
 from slimdiffsr.config import Ablation, UNetConfig
 
-__all__ = ["COMPACT", "SD21", "PredictorSpec", "UNetSpec", "ablation_spec", "student_spec"]
+__all__ = [
+    "COMPACT",
+    "LATENT_PX",
+    "SD21",
+    "PredictorSpec",
+    "UNetSpec",
+    "ablation_spec",
+    "student_spec",
+]
+
+LATENT_PX = 8  # pixels of an image that one latent stands for, along each side
 
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
@@ -51,6 +61,11 @@ class UNetSpec:
         attended = self.widths[: len(self.widths) - self.plain_levels]
         if self.attention != "qgam" and any(width % self.head_width for width in attended):
             raise ValueError(f"widths {attended} are not divisible into {self.head_width} a head")
+
+    @property
+    def unit_hr_px(self) -> int:
+        """What the sides of an image must be multiples of, for its latents to be halved."""
+        return LATENT_PX << (len(self.widths) - 1)
 
     def window(self, level: int) -> int | None:
         """The pooling window in cells of a level: it covers the same ground on each."""

@@ -8,10 +8,9 @@ import torch
 from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 
-from slimdiffsr.config import DistillConfig, TrainConfig
+from slimdiffsr.config import DistillConfig
 from slimdiffsr.degrade import image_generator
 from slimdiffsr.distillation import Adapters, compare_features
-from slimdiffsr.errors import ConfigError
 from slimdiffsr.models.pruning import prune
 from slimdiffsr.models.spec import UNetSpec
 from slimdiffsr.models.student import BaseStudent, LatentStudent, Student
@@ -19,18 +18,7 @@ from slimdiffsr.stages.graphs import Recorded
 from slimdiffsr.stages.processes import shares_of
 from slimdiffsr.teacher import Teacher
 
-__all__ = ["Distillation", "Imitator", "check_crop", "inherit"]
-
-LATENT_PX = 8  # pixels of an image that one latent stands for, along each side
-
-
-def check_crop(config: TrainConfig, unet: UNetSpec) -> None:
-    """Raise ConfigError where the teacher's UNet could not halve the crop often enough."""
-    unit = LATENT_PX << (len(unet.widths) - 1)
-    if config.crop_hr_px % unit:
-        raise ConfigError(
-            f"crop_hr_px {config.crop_hr_px} is no multiple of {unit}, which the teacher needs"
-        )
+__all__ = ["Distillation", "Imitator", "inherit"]
 
 
 def inherit(

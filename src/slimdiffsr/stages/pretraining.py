@@ -10,12 +10,10 @@ from pydantic.dataclasses import dataclass
 
 from slimdiffsr.config import Count, Index, LoopConfig, Rate, Recipe, Weight
 from slimdiffsr.diffusion import PredictionType
-from slimdiffsr.models.spec import COMPACT, UNetSpec
+from slimdiffsr.models.spec import COMPACT, LATENT_PX, UNetSpec
 from slimdiffsr.networks import EstimatorSpec
 
-__all__ = ["LATENT_PX", "PRIORS", "UNCERTAINTIES", "PriorConfig", "UncertaintyConfig"]
-
-LATENT_PX = 8  # pixels of an image that one latent stands for, along each side
+__all__ = ["PRIORS", "UNCERTAINTIES", "PriorConfig", "UncertaintyConfig"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -54,12 +52,7 @@ class PriorConfig(LoopConfig):
                 f"attention={self.unet.attention!r}, time_width={self.unet.time_width}, "
                 f"latents={self.unet.latents}"
             )
-        _check_crop(self.crop_hr_px, self.unit_hr_px)
-
-    @property
-    def unit_hr_px(self) -> int:
-        """What the sides of an image must be multiples of."""
-        return LATENT_PX << (len(self.unet.widths) - 1)
+        _check_crop(self.crop_hr_px, self.unet.unit_hr_px)
 
 
 def _check_crop(crop_hr_px: int, unit_hr_px: int) -> None:

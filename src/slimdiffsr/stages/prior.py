@@ -87,7 +87,7 @@ class PriorTask:
         self.optimizers = self.learner.optimizers
         self.base_lr = self.learner.base_lr
         self.averages = self.learner.averages
-        self.validation = validation_set(config, paths, config.unit_hr_px)
+        self.validation = validation_set(config, paths, config.unet.unit_hr_px)
 
     def update(self, lr: Tensor, hr: Tensor, step: int) -> dict[str, Tensor]:
         """One step of Ho et al. 2020, Eq. 14, on the latents of HR; LR is not looked at."""

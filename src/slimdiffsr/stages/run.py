@@ -21,6 +21,7 @@ from slimdiffsr.data import TrainingPairs, batch_files, find_images, training_ba
 from slimdiffsr.degrade import degrade, image_generator
 from slimdiffsr.errors import ConfigError
 from slimdiffsr.models.sd_vae import KLCodec
+from slimdiffsr.models.spec import UNetSpec
 from slimdiffsr.models.unet import UNet
 from slimdiffsr.stages.processes import join
 from slimdiffsr.training import Batches, TrainResult
@@ -31,6 +32,7 @@ __all__ = [
     "Run",
     "RunPaths",
     "channels_last",
+    "check_crop",
     "fresh",
     "make_optimizer",
     "recompute_blocks",
@@ -125,6 +127,15 @@ def fresh(build: Callable[[], Network], seed: int) -> Network:
 def channels_last(module: nn.Module) -> None:
     """Put a network's weights into the layout that convolutions like best, in place."""
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def check_crop(config: LoopConfig, unet: UNetSpec) -> None:
+    """Raise ConfigError where the teacher's UNet could not halve the crop often enough."""
+    if config.crop_hr_px % unet.unit_hr_px:
+        raise ConfigError(
+            f"crop_hr_px {config.crop_hr_px} is no multiple of {unet.unit_hr_px}, which the "
+            "teacher needs"
+        )
 
 
 def recompute_blocks(unet: UNet, codec: nn.Module | None = None) -> None:

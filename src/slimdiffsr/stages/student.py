@@ -26,12 +26,13 @@ from slimdiffsr.models.student import (
 )
 from slimdiffsr.networks import CodecKind, load_codec
 from slimdiffsr.stages.adversarial import Alternation, Attempt, build_adversary
-from slimdiffsr.stages.distilled import Distillation, Imitator, check_crop, inherit
+from slimdiffsr.stages.distilled import Distillation, Imitator, inherit
 from slimdiffsr.stages.graphs import prepare
 from slimdiffsr.stages.reconstruction import Reconstruction, load_lpips
 from slimdiffsr.stages.run import (
     RunPaths,
     channels_last,
+    check_crop,
     fresh,
     make_optimizer,
     recompute_blocks,

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from slimdiffsr.checkpoint import write_atomically
 from slimdiffsr.config import to_dict
-from slimdiffsr.errors import ConfigError, WeightsError
+from slimdiffsr.errors import WeightsError
 from slimdiffsr.losses import total_variation
 from slimdiffsr.models.student import enlarge_bicubic
 from slimdiffsr.stages.adversarial import Alternation, Attempt, build_adversary
@@ -23,6 +23,7 @@ from slimdiffsr.stages.reconstruction import Reconstruction, load_lpips
 from slimdiffsr.stages.run import (
     RunPaths,
     channels_last,
+    check_crop,
     fresh,
     make_optimizer,
     recompute_blocks,
@@ -43,7 +44,6 @@ from slimdiffsr.training import STATE_FILE, Average, Progress, TrainResult, trai
 __all__ = ["train_teacher"]
 
 BASE_FILE = "base.json"  # hashes of what the run stands on
-LATENT_PX = 8  # pixels of an image that one latent stands for, along each side
 
 
 def train_teacher(
@@ -124,12 +124,7 @@ class TeacherTask:
         self.config = config
         self.accelerator = accelerator
         self.bare = teacher
-        unit_hr_px = LATENT_PX << (len(teacher.unet.spec.widths) - 1)
-        if config.crop_hr_px % unit_hr_px:
-            raise ConfigError(
-                f"crop_hr_px {config.crop_hr_px} is no multiple of {unit_hr_px}, which this UNet "
-                "needs"
-            )
+        check_crop(config, teacher.unet.spec)
         device = accelerator.device
         lpips = load_lpips(paths.lpips, config.loss.lpips_net).to(device)
         teacher.to(device)
@@ -150,7 +145,7 @@ class TeacherTask:
         }
         self.base_lr = {"teacher": config.lr, "adversary": config.lr_adversary or config.lr}
         self.averages: dict[str, Average] = {}
-        self.validation = validation_set(config, paths, unit_hr_px)
+        self.validation = validation_set(config, paths, teacher.unet.spec.unit_hr_px)
         self.teacher = prepare(teacher, accelerator, graphs=config.graphs)
         self.reconstruction = Reconstruction(
             config.loss, lpips, adversary, accelerator, config.seed, graphs=config.graphs
