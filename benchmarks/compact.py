@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from accelerate.state import AcceleratorState
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from slimdiffsr.cli import app
 from slimdiffsr.evaluate import PairedFolder
+from slimdiffsr.images import encode_png, to_rgb8, to_signed
 from slimdiffsr.models.student import enlarge_bicubic
 from slimdiffsr.networks import load_codec
 from slimdiffsr.stages.teacher_files import load_teacher
@@ -123,10 +123,9 @@ def save_all(
     """One PNG a pair; ``restore`` sees the enlarged LR and the truth, (1, 3, H, W) in [-1, 1]."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in pairs.names:
-        lr, hr = (to_tensor(image, device) for image in pairs.read(name))
-        sr = restore(enlarge_bicubic(lr, pairs.scale), hr)[0].float()
-        levels = ((sr + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
-        Image.fromarray(levels).save(folder / f"{name}.png")
+        lr, hr = (to_signed(image, device) for image in pairs.read(name))
+        sr = to_rgb8(restore(enlarge_bicubic(lr, pairs.scale), hr)[0])
+        (folder / f"{name}.png").write_bytes(encode_png(sr))
     say(str(folder))
 
 
@@ -137,7 +136,7 @@ def insides(
     """Timestep and log-variance maps of all pairs, mean features of the matched blocks."""
     kept: dict[str, NDArray[np.float16]] = {}
     for name in pairs.names:
-        lr, hr = (to_tensor(image, device) for image in pairs.read(name))
+        lr, hr = (to_signed(image, device) for image in pairs.read(name))
         enlarged = enlarge_bicubic(lr, pairs.scale)
         z_lr, guidance = teacher.guide(enlarged, hr)
         _, blind = teacher.guide(enlarged, None)
@@ -154,12 +153,6 @@ def insides(
             for key, value in found.items()
         }
     return kept
-
-
-def to_tensor(image: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """(h, w, 3) uint8 -> (1, 3, h, w) in [-1, 1]."""
-    rgb = torch.from_numpy(image.copy()).to(device).permute(2, 0, 1)[None]
-    return rgb.float() / 127.5 - 1
 
 
 def say(text: str) -> None:

@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
 from numpy.typing import NDArray
 from PIL import Image
-from rasterio.errors import NotGeoreferencedWarning
 from scipy import stats
 
 from slimdiffsr.errors import DataError, InterruptedRunError, OutputError, ScaleError
@@ -30,12 +28,12 @@ from slimdiffsr.evaluate import (
     from_function,
     from_network,
     pool,
-    read_rgb8,
     report_json,
     report_markdown,
     write_tables,
 )
 from slimdiffsr.evaluate.run import output_path
+from slimdiffsr.images import read_rgb8
 from slimdiffsr.models.classical import Bicubic, Lanczos
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "val"
@@ -132,42 +130,6 @@ def test_sizes_that_do_not_fit_are_errors_that_name_the_file(folders: tuple[Path
     Image.new("RGB", (15, 16)).save(folders[0] / "a.png")
     with pytest.raises(DataError, match="no whole scale"):
         PairedFolder.open(*folders)
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "CMYK"])
-def test_images_other_than_8_bit_rgb_or_grey_are_errors_that_name_the_file(
-    tmp_path: Path, mode: str
-) -> None:
-    path = tmp_path / ("odd.tif" if mode == "CMYK" else "odd.png")
-    Image.new(mode, (8, 8)).save(path)
-    with pytest.raises(DataError, match=r"odd\.\w+ is .*8-bit RGB"):
-        read_rgb8(path)
-
-
-@pytest.mark.parametrize(("driver", "suffix"), [("PNG", "png"), ("GTiff", "tif")])
-def test_16_bit_colour_is_an_error_although_pillow_would_read_it(
-    tmp_path: Path, driver: str, suffix: str
-) -> None:
-    path = tmp_path / f"deep.{suffix}"
-    with (
-        pytest.warns(NotGeoreferencedWarning),
-        rasterio.open(
-            path, "w", driver=driver, width=8, height=8, count=3, dtype="uint16",
-            photometric="RGB",
-        ) as dst,
-    ):  # fmt: skip
-        dst.write(np.full((3, 8, 8), 40000, dtype=np.uint16))
-    with pytest.raises(DataError, match="16-bit"):
-        read_rgb8(path)
-
-
-def test_grey_is_repeated_and_a_transparent_colour_is_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "image.png"
-    Image.new("L", (8, 8), 77).save(path)
-    assert (read_rgb8(path) == 77).all()
-    Image.new("RGB", (8, 8)).save(path, transparency=(0, 0, 0))
-    with pytest.raises(DataError, match="transparent"):
-        read_rgb8(path)
 
 
 def test_one_bad_image_does_not_lose_the_others_scores(folders: tuple[Path, Path]) -> None:

@@ -20,7 +20,7 @@ from slimdiffsr.cli import app
 from slimdiffsr.config import LpipsNet
 from slimdiffsr.errors import DataError, WeightsError
 from slimdiffsr.models.lpips import LPIPS, LPIPS_NETS, from_package
-from slimdiffsr.stages import load_lpips
+from slimdiffsr.sources import load_lpips
 
 WEIGHTS = SHARED / "weights" / "lpips_squeeze.safetensors"
 

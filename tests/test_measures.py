@@ -22,8 +22,9 @@ from typer.testing import CliRunner
 from slimdiffsr.cli import app
 from slimdiffsr.errors import ConfigError, ModelNotFoundError, WeightsError
 from slimdiffsr.evaluate import METRIC_NAMES, Metric, Sample, choose_metrics
-from slimdiffsr.evaluate.distances import dists_metric, import_dists, lpips_metric, rgb_tensor
+from slimdiffsr.evaluate.distances import dists_metric, import_dists, lpips_metric
 from slimdiffsr.evaluate.iqa import IQA_NAMES, iqa_metric, licence_note
+from slimdiffsr.images import to_signed
 from slimdiffsr.models.dists import DISTS
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "metrics.json").read_text())
@@ -190,7 +191,7 @@ def plain_dists(weights: dict[str, Tensor], a: Tensor, b: Tensor) -> float:
 
 def test_dists_equals_a_plain_reference(dists: DISTS) -> None:
     hr = pattern(45, 38, seed=1)
-    a, b = rgb_tensor(noisy(hr, 20)), rgb_tensor(hr)
+    a, b = to_signed(noisy(hr, 20)), to_signed(hr)
     expected = plain_dists(random_dists(), (a + 1) / 2, (b + 1) / 2)
     assert float(dists(a, b)) == pytest.approx(expected, abs=1e-5)
     assert 0.001 < expected < 1
@@ -199,7 +200,7 @@ def test_dists_equals_a_plain_reference(dists: DISTS) -> None:
 def test_dists_equals_pyiqas_on_stored_examples(dists: DISTS) -> None:
     hr = pattern(96, 128, seed=4)
     for key, sr in results(hr, 4).items():
-        found = float(dists(rgb_tensor(sr), rgb_tensor(hr)))
+        found = float(dists(to_signed(sr), to_signed(hr)))
         assert found == pytest.approx(
             GOLDEN["dists"]["values"][key], abs=GOLDEN["dists"]["tolerance"]
         )
@@ -207,11 +208,11 @@ def test_dists_equals_pyiqas_on_stored_examples(dists: DISTS) -> None:
 
 def test_dists_is_zero_for_equal_images_symmetric_and_grows_with_noise(dists: DISTS) -> None:
     hr = pattern(64, 64, seed=2)
-    b = rgb_tensor(hr)
-    values = [float(dists(rgb_tensor(noisy(hr, s)), b)) for s in (0, 5, 15, 40)]
+    b = to_signed(hr)
+    values = [float(dists(to_signed(noisy(hr, s)), b)) for s in (0, 5, 15, 40)]
     assert values[0] == pytest.approx(0, abs=1e-6)
     assert values == sorted(values)
-    a = rgb_tensor(noisy(hr, 15))
+    a = to_signed(noisy(hr, 15))
     assert float(dists(a, b)) == pytest.approx(float(dists(b, a)), abs=1e-6)
 
 

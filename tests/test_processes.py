@@ -26,11 +26,10 @@ from slimdiffsr.degrade import image_generator
 from slimdiffsr.errors import ConfigError, TrainingError
 from slimdiffsr.networks import load_codec
 from slimdiffsr.presets import PRESETS
-from slimdiffsr.stages import RunPaths, train_student, train_uncertainty
+from slimdiffsr.stages import RunPaths, train_student, train_teacher, train_uncertainty
 from slimdiffsr.stages.pretraining import UNCERTAINTIES
 from slimdiffsr.stages.processes import join, rows_of
 from slimdiffsr.stages.run import start_run
-from slimdiffsr.stages.teacher import train_teacher
 from slimdiffsr.stages.teacher_files import TeacherBase, merge_teacher
 from slimdiffsr.state import load_state
 from slimdiffsr.training import AGREE_EVERY, STATE_FILE, Progress, TrainResult, train

@@ -19,7 +19,7 @@ from slimdiffsr.demo import make_demo_scene
 from slimdiffsr.geo import SceneOptions
 from slimdiffsr.metrics import grey8, grid_energy_db, psnr_y
 from slimdiffsr.models.student import count_parameters
-from slimdiffsr.stages import load_lpips
+from slimdiffsr.sources import load_lpips
 
 SHARED = Path(__file__).parents[2] / "shared"
 POOLING_LR_PX = 16  # tiny's pooling window, on the scene's grid

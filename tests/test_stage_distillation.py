@@ -27,12 +27,11 @@ from slimdiffsr.errors import ConfigError, WeightsError
 from slimdiffsr.models.sd_vae import build_kl
 from slimdiffsr.models.student import BaseStudent, build_student, enlarge_bicubic
 from slimdiffsr.models.unet import BlockOutputs
-from slimdiffsr.stages import RunPaths, train_student
+from slimdiffsr.stages import RunPaths, train_student, train_teacher
 from slimdiffsr.stages.distilled import Distillation, Imitator
 from slimdiffsr.stages.graphs import Recorded
 from slimdiffsr.stages.run import fresh
 from slimdiffsr.stages.student import StudentTask, first_student
-from slimdiffsr.stages.teacher import train_teacher
 from slimdiffsr.stages.teacher_files import load_teacher, merge_teacher
 from slimdiffsr.training import STATE_FILE, Progress
 from slimdiffsr.upscale import Upscaler

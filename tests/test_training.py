@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from students import micro_training, write_images, write_lpips
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, Adam, Optimizer
 
 from slimdiffsr.checkpoint import load_model
 from slimdiffsr.config import TrainConfig
@@ -32,14 +32,16 @@ from slimdiffsr.data import (
 )
 from slimdiffsr.degrade import image_generator
 from slimdiffsr.errors import TrainingError, WeightsError
-from slimdiffsr.stages import RunPaths, load_lpips, train_student
-from slimdiffsr.state import load_state
+from slimdiffsr.sources import load_lpips
+from slimdiffsr.stages import RunPaths, train_student
+from slimdiffsr.state import load_state, save_state
 from slimdiffsr.training import (
     STATE_FILE,
     Average,
     Progress,
     TrainResult,
     learning_rate_factor,
+    resume,
     train,
 )
 
@@ -323,6 +325,35 @@ def test_the_state_of_another_kind_of_run_is_refused(pairs: TrainingPairs, tmp_p
     task.averages["sum"] = Average(task.module, 0.9)
     with pytest.raises(WeightsError, match=r"averages \[\], this run needs \['sum'\]"):
         run(task, pairs, tmp_path / "out")
+
+
+def test_resumed_moments_lie_in_memory_as_their_parameters_do(tmp_path: Path) -> None:
+    def convolution() -> Counting:
+        task, layer = Counting(), nn.Conv2d(3, 4, 3)
+        layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        task.modules, task.optimizers = {"sum": layer}, {"sum": Adam(layer.parameters())}
+        return task
+
+    saved, resumed = convolution(), convolution()
+    saved.modules["sum"](torch.rand(2, 3, 8, 8)).square().sum().backward()
+    saved.optimizers["sum"].step()
+    state = {
+        "modules": {"sum": saved.modules["sum"].state_dict()},
+        "optimizers": {"sum": saved.optimizers["sum"].state_dict()},
+        "averages": {},
+    }
+    save_state(tmp_path / STATE_FILE, {"step": 1, **state})
+    assert resume(resumed, tmp_path / STATE_FILE) == 1
+    pairs = zip(saved.modules["sum"].parameters(), resumed.modules["sum"].parameters(), strict=True)
+    for before, after in pairs:
+        moments = resumed.optimizers["sum"].state[after]
+        assert moments["step"] == 1
+        for name in ("exp_avg", "exp_avg_sq"):
+            assert moments[name].stride() == after.stride()
+            assert torch.equal(moments[name], saved.optimizers["sum"].state[before][name])
+            assert moments[name].abs().min() > 0
+    weight = next(resumed.modules["sum"].parameters())
+    assert not weight.is_contiguous()  # which is what files hold
 
 
 def scalars(out: Path) -> dict[str, list[tuple[int, float]]]:

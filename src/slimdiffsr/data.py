@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from slimdiffsr.config import LoopConfig
 from slimdiffsr.errors import DataError
+from slimdiffsr.images import image_size, read_rgb8
 from slimdiffsr.layouts import training_images
 
 __all__ = [
@@ -33,7 +32,6 @@ __all__ = [
 ]
 
 MOST_RETRIES = 20
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 
 Degrade = Callable[[Tensor, list[torch.Generator]], Tensor]
 MakeGenerator = Callable[[int, int], torch.Generator]
@@ -60,10 +58,8 @@ def find_images(folders: Sequence[Path], smallest_px: int) -> ImageFolder:
     for folder in folders:
         for path in training_images(folder):
             try:
-                with Image.open(path) as image:
-                    _check_8_bit(image)
-                    width, height = image.size
-            except UNREADABLE:
+                width, height = image_size(path)
+            except DataError:
                 unreadable.append(path)
                 continue
             if min(width, height) < smallest_px:
@@ -80,19 +76,8 @@ def find_images(folders: Sequence[Path], smallest_px: int) -> ImageFolder:
 
 
 def read_rgb(path: Path) -> Tensor:
-    """An 8-bit RGB image as (3, h, w) float32 in [0, 1]. Raises DataError."""
-    try:
-        with Image.open(path) as image:
-            _check_8_bit(image)
-            pixels = np.asarray(image.convert("RGB"))
-    except UNREADABLE as error:
-        raise DataError(f"cannot read the image {path}: {error}") from None
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
-
-
-def _check_8_bit(image: Image.Image) -> None:
-    if image.mode.startswith(("I", "F")):  # Pillow would clip their values at 255
-        raise ValueError(f"8-bit images are needed, this one is of mode {image.mode}")
+    """An 8-bit image, converted to RGB, as (3, h, w) float32 in [0, 1]. Raises DataError."""
+    return torch.tensor(read_rgb8(path, convert=True)).permute(2, 0, 1).float() / 255
 
 
 class TrainingPairs(Dataset[tuple[Tensor, Tensor, int]]):

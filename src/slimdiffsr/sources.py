@@ -1,4 +1,4 @@
-"""Where pretrained weights come from, and their names there -> ours.
+"""Where pretrained weights come from, and their names there -> ours: Stable Diffusion, TAESD, LPIPS.
 
 Stable Diffusion 2.1 left its first home in November 2025; the order below is tried until one
 answers. A local folder in diffusers' layout always goes first.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,23 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from slimdiffsr.checkpoint import file_sha256, load_tensors, write_atomically
+from slimdiffsr.checkpoint import (
+    encode,
+    file_sha256,
+    load_strict,
+    load_tensors,
+    write_atomically,
+)
+from slimdiffsr.config import LpipsNet
 from slimdiffsr.diffusion import PredictionType
-from slimdiffsr.errors import ChecksumError, ConfigError, ModelNotFoundError, WeightsError
+from slimdiffsr.errors import (
+    ChecksumError,
+    ConfigError,
+    DataError,
+    ModelNotFoundError,
+    WeightsError,
+)
+from slimdiffsr.models.lpips import LPIPS, LPIPS_NETS, from_package, recognise
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -32,7 +47,9 @@ __all__ = [
     "diffusers_to_ours",
     "embed_prompt",
     "fetch",
+    "import_lpips",
     "load_kl",
+    "load_lpips",
     "load_sd_unet",
     "load_taesd",
     "prediction_type",
@@ -234,3 +251,56 @@ def _first(what: str, load: Callable[[str, str], T], folder: Path | None) -> T:
         f"cannot load {what} of Stable Diffusion from {'; '.join(failures)}: download it from one "
         f"of {names} and give the folder"
     )
+
+
+def load_lpips(path: Path | None, net: LpipsNet | None = None) -> LPIPS:
+    """LPIPS from a file, or from the ``lpips`` package, which downloads the backbone.
+
+    net: which one it must be; None takes what the file holds, or SqueezeNet. Frozen, float32.
+    Raises WeightsError when the file does not fit, DataError when there is neither.
+    """
+    if path is None:
+        net = net or "squeeze"
+        source, tensors = f"the lpips package ({net})", _packaged(net)
+    else:
+        source, (tensors, _) = str(path), load_tensors(path)
+        found = recognise(tensors)
+        if net is not None and found not in (None, net):
+            raise WeightsError(
+                f"{path} holds LPIPS over {found}, but over {net} is asked for: give such a file "
+                f"(slimdiffsr import-lpips), or set loss.lpips_net={found}"
+            )
+        net = found or net or "squeeze"  # where nothing fits, loading says what is missing
+    model = LPIPS(net)
+    load_strict(model, {key: value.float() for key, value in tensors.items()}, source)
+    return model.eval().requires_grad_(False)
+
+
+def import_lpips(target: Path, net: LpipsNet) -> str:
+    """Write the ``lpips`` package's weights as a file for ``load_lpips``. Returns its sha256.
+
+    Raises ConfigError for another net, DataError without the package, OutputError.
+    """
+    if net not in LPIPS_NETS:
+        raise ConfigError(f"net must be one of {', '.join(LPIPS_NETS)}, got {net!r}")
+    write_atomically(target, encode(load_lpips(None, net).state_dict(), {"lpips_net": net}))
+    return file_sha256(target)
+
+
+def _packaged(net: LpipsNet) -> dict[str, Tensor]:
+    try:
+        import lpips
+    except ImportError:
+        raise DataError(
+            "LPIPS needs weights: give --lpips FILE.safetensors, or pip install 'slimdiffsr[lpips]'"
+        ) from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it calls torchvision in a way that is going out of use
+        try:
+            packaged = lpips.LPIPS(net=net, verbose=False)
+        except OSError as error:  # URLError is one
+            raise DataError(
+                f"the lpips package cannot download its {net} backbone ({error}): give --lpips "
+                "FILE.safetensors, made by slimdiffsr import-lpips where there is a connection"
+            ) from None
+    return from_package(packaged.state_dict())

@@ -6,14 +6,13 @@ import os
 import platform
 import time
 from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from slimdiffsr.bench.measure import DTYPES
 from slimdiffsr.errors import ConfigError
+from slimdiffsr.machine import cpu_name, package_version
 
 __all__ = ["BenchConfig", "Precision", "protocol"]
 
@@ -60,7 +59,7 @@ def protocol(config: BenchConfig, device: torch.device) -> dict[str, Any]:
     """Everything that a number depends on besides its row: machine, versions, sizes."""
     cuda = device.type == "cuda"
     about: dict[str, Any] = {
-        "device": torch.cuda.get_device_name(device) if cuda else _cpu_name(),
+        "device": torch.cuda.get_device_name(device) if cuda else cpu_name(),
         "device_type": device.type,
         "threads": torch.get_num_threads(),
         "cores": len(_cores()),
@@ -79,7 +78,7 @@ def protocol(config: BenchConfig, device: torch.device) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
     }
     for package in ("slimdiffsr", "diffusers", "spandrel"):
-        about[package] = _version(package)
+        about[package] = package_version(package)
     if cuda:
         about["tf32"] = {
             "convolutions": torch.backends.cudnn.allow_tf32,
@@ -87,15 +86,6 @@ def protocol(config: BenchConfig, device: torch.device) -> dict[str, Any]:
         }
         about["cudnn_benchmark"] = torch.backends.cudnn.benchmark
     return about
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _cores() -> set[int]:
@@ -107,10 +97,3 @@ def _cores() -> set[int]:
 def _load() -> float | None:
     """Processes that wanted to run in the last minute, where the system counts them."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

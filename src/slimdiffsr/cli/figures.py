@@ -248,8 +248,8 @@ def _teacher_figures(
 
 def _read(files: list[Path], hr: Path | None, scale: int | None, crop_lr_px: int) -> list[Shown]:
     # Images with their truths, the middle of both.
-    from slimdiffsr.evaluate import read_rgb8
     from slimdiffsr.figures.maps import Shown
+    from slimdiffsr.images import read_rgb8
 
     shown = []
     for file in files:
@@ -267,7 +267,7 @@ def _read(files: list[Path], hr: Path | None, scale: int | None, crop_lr_px: int
 def _truth_of(
     file: Path, size_lr_px: tuple[int, ...], hr: Path, scale: int | None
 ) -> tuple[Rgb8, int]:
-    from slimdiffsr.evaluate import read_rgb8
+    from slimdiffsr.images import read_rgb8
 
     found = sorted(p for p in hr.glob("*") if p.stem == file.stem)
     if len(found) != 1:

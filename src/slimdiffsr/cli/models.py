@@ -40,7 +40,7 @@ def import_lpips(
     overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
 ) -> None:
     """Save LPIPS as the lpips package downloads it, for --lpips and for machines without it."""
-    from slimdiffsr.stages import import_lpips
+    from slimdiffsr.sources import import_lpips
 
     refuse_existing(target, overwrite)
     print(f"{target}  sha256 {import_lpips(target, cast(Any, net))}")

@@ -95,8 +95,7 @@ def train_teacher(
     from slimdiffsr.stages.teacher_config import TEACHERS
 
     resolved = _resolve(choose_preset(config, TEACHERS, "compact-x4"), set_, dry_run)
-    from slimdiffsr.stages import RunPaths
-    from slimdiffsr.stages.teacher import train_teacher
+    from slimdiffsr.stages import RunPaths, train_teacher
 
     base = teacher_base(estimator, unet, sd_folder, codec, codec_folder)
     paths = RunPaths(tuple(data), out, lpips, validation, dino=dino)

@@ -7,11 +7,7 @@ network, or a folder of ready outputs.
 from slimdiffsr.evaluate.distances import lpips_metric
 from slimdiffsr.evaluate.measures import METRIC_NAMES, choose_metrics
 from slimdiffsr.evaluate.methods import Method, from_function, from_network, our_model
-from slimdiffsr.evaluate.pairs import (
-    PairedFolder,
-    Pairs,
-    read_rgb8,
-)
+from slimdiffsr.evaluate.pairs import PairedFolder, Pairs
 from slimdiffsr.evaluate.report import (
     TRUTH,
     Estimate,
@@ -57,7 +53,6 @@ __all__ = [
     "open_testset",
     "our_model",
     "pool",
-    "read_rgb8",
     "report_json",
     "report_markdown",
     "write_tables",

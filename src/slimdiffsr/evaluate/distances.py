@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from slimdiffsr.checkpoint import (
@@ -20,12 +18,13 @@ from slimdiffsr.checkpoint import (
 )
 from slimdiffsr.errors import WeightsError
 from slimdiffsr.evaluate.report import Metric, Sample
+from slimdiffsr.images import to_signed
 from slimdiffsr.models.dists import DISTS
 from slimdiffsr.models.lpips import LPIPS, recognise
+from slimdiffsr.sources import load_lpips
 
-__all__ = ["Distance", "dists_metric", "import_dists", "lpips_metric", "lpips_name", "rgb_tensor"]
+__all__ = ["Distance", "dists_metric", "import_dists", "lpips_metric", "lpips_name"]
 
-Rgb8 = NDArray[np.uint8]
 Distance = Callable[[Tensor, Tensor], Tensor]  # two (1, 3, h, w) in [-1, 1] -> one value
 
 ABOUT = "RGB in [-1, 1], data range 2, no border crop, float32"
@@ -48,10 +47,8 @@ def lpips_metric(path: Path, device: torch.device | str = "cpu") -> Metric:
     RGB in [-1, 1] (data range 2), whole images, symmetric. Published figures use AlexNet unless
     they say otherwise; values over different networks do not compare. Raises WeightsError.
     """
-    name = lpips_name(path)
-    net = name.removeprefix("lpips_")
-    model = LPIPS(net)  # type: ignore[arg-type]  # one of three, as recognised
-    return _metric(name, f"LPIPS v0.1 over {net}", model, path, device)
+    model = load_lpips(path)
+    return _metric(f"lpips_{model.net}", f"LPIPS v0.1 over {model.net}", model, path, device)
 
 
 def dists_metric(path: Path, device: torch.device | str = "cpu") -> Metric:
@@ -60,7 +57,10 @@ def dists_metric(path: Path, device: torch.device | str = "cpu") -> Metric:
     RGB in [-1, 1], mapped to [0, 1] inside, whole images at their own size as in pyiqa, symmetric.
     Raises WeightsError.
     """
-    return _metric("dists", "DISTS over VGG16, images not resized", DISTS(), path, device)
+    model = DISTS()
+    tensors, _ = load_tensors(path)
+    load_strict(model, {key: value.float() for key, value in tensors.items()}, str(path))
+    return _metric("dists", "DISTS over VGG16, images not resized", model, path, device)
 
 
 def import_dists(weights: Path, vgg: Path, target: Path) -> str:
@@ -83,21 +83,14 @@ def import_dists(weights: Path, vgg: Path, target: Path) -> str:
     return file_sha256(target)
 
 
-def rgb_tensor(rgb: Rgb8, device: torch.device | str = "cpu") -> Tensor:
-    """(h, w, 3) uint8 as (1, 3, h, w) float32 in [-1, 1]."""
-    return torch.tensor(rgb, device=device).permute(2, 0, 1)[None].float() / 127.5 - 1
-
-
 def _metric(
     name: str, about: str, model: LPIPS | DISTS, path: Path, device: torch.device | str
 ) -> Metric:
-    tensors, _ = load_tensors(path)
-    load_strict(model, {key: value.float() for key, value in tensors.items()}, str(path))
     distance = model.eval().requires_grad_(False).to(device)
 
     def compute(sample: Sample) -> float:
         with torch.inference_mode():
-            value = distance(rgb_tensor(sample.sr, device), rgb_tensor(sample.truth, device))
+            value = distance(to_signed(sample.sr, device), to_signed(sample.truth, device))
         return float(value)
 
     return Metric(name, "lower", f"{about}, {ABOUT}", compute, digits=4, weights=file_sha256(path))

@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from slimdiffsr.errors import ConfigError, DataError, ScaleError
 from slimdiffsr.evaluate.report import TRUTH
+from slimdiffsr.images import Rgb8, to_rgb8, to_signed
 from slimdiffsr.upscale import BASELINES, Colour, Upscaler
 
 __all__ = ["Method", "Restore", "check_scale", "from_function", "from_network", "our_model"]
 
-Rgb8 = NDArray[np.uint8]
 Restore = Callable[[Rgb8], Rgb8]  # (h, w, 3) -> (scale*h, scale*w, 3)
 
 
@@ -55,13 +53,11 @@ def from_network(net: Callable[[Tensor], Tensor], device: torch.device | str = "
     """
 
     def restore(rgb_lr: Rgb8) -> Rgb8:
-        tensor = torch.tensor(rgb_lr, device=device).permute(2, 0, 1)[None].float()
         with torch.inference_mode():
-            rgb = net(tensor / 127.5 - 1)[0].float()
+            rgb = net(to_signed(rgb_lr, device))[0].float()
         if not bool(rgb.isfinite().all()):
             raise DataError("the network returned values that are not finite")
-        levels = ((rgb + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        return np.asarray(levels.permute(1, 2, 0).cpu().numpy())
+        return to_rgb8(rgb)
 
     return restore
 

@@ -11,15 +11,14 @@ from html import escape
 from importlib import resources
 
 import numpy as np
-from numpy.typing import NDArray
 
 from slimdiffsr.evaluate.pictures import Picture, captions
 from slimdiffsr.evaluate.report import TRUTH, Estimate, Metric, Report
 from slimdiffsr.evaluate.tables import ARROWS, format_estimate, protocol_lines
+from slimdiffsr.images import Rgb8
 
 __all__ = ["INPUT", "Page", "build_page"]
 
-Rgb8 = NDArray[np.uint8]
 
 INPUT = "input"  # the low-resolution image, enlarged by the browser without smoothing
 

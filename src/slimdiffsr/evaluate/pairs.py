@@ -1,7 +1,4 @@
-"""Pairs of images in two folders, matched by name.
-
-Reading image files needs Pillow, which comes with the ``train`` extra.
-"""
+"""Pairs of images in two folders, matched by name."""
 
 from __future__ import annotations
 
@@ -12,14 +9,12 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from slimdiffsr.errors import DataError
+from slimdiffsr.images import Rgb8, read_rgb8
 from slimdiffsr.layouts import IMAGE_SUFFIXES
 
-__all__ = ["PairedFolder", "Pairs", "files_by_stem", "pixels_sha256", "read_rgb8"]
-
-Rgb8 = NDArray[np.uint8]
+__all__ = ["PairedFolder", "Pairs", "files_by_stem", "pixels_sha256"]
 
 
 class Pairs(Protocol):
@@ -156,35 +151,6 @@ class PairedFolder:
 def pixels_sha256(rgb: Rgb8) -> str:
     """SHA-256 of (h, w, 3) uint8 values, row by row: the same however the file was packed."""
     return hashlib.sha256(np.ascontiguousarray(rgb).tobytes()).hexdigest()
-
-
-def read_rgb8(path: Path) -> Rgb8:
-    """An image file as (h, w, 3) uint8; a grey one has its band repeated.
-
-    Raises:
-        DataError: no Pillow, unreadable, 16-bit, palette, or with transparency: measures of what a converter
-            would make of those would not be comparable.
-    """
-    try:
-        from PIL import Image
-    except ImportError:
-        raise DataError(
-            "reading image files needs Pillow: pip install 'slimdiffsr[train]'"
-        ) from None
-
-    try:
-        with Image.open(path) as image:
-            image_mode = image.mode
-            # Pillow hands 16-bit colour out as 8-bit without a word; the raw mode tells.
-            deep = any(";16" in str(tile[3]) for tile in image.tile) or image_mode.startswith("I")
-            transparent = "transparency" in image.info or image_mode in ("RGBA", "LA", "PA", "RGBa")
-            pixels = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the image {path}: {error}") from None
-    found = "16-bit or deeper" if deep else "transparent" if transparent else image_mode
-    if found not in ("RGB", "L"):
-        raise DataError(f"{path} is {found}: evaluation needs 8-bit RGB or grey without alpha")
-    return pixels
 
 
 def files_by_stem(folder: Path) -> dict[str, Path]:

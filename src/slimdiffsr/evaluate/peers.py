@@ -16,21 +16,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from slimdiffsr import geo
 from slimdiffsr.checkpoint import file_sha256
 from slimdiffsr.errors import ConfigError, DataError, WeightsError
 from slimdiffsr.evaluate.methods import Method, from_network, identify
-from slimdiffsr.evaluate.pairs import files_by_stem, read_rgb8
+from slimdiffsr.evaluate.pairs import files_by_stem
+from slimdiffsr.images import Rgb8, read_rgb8
 from slimdiffsr.upscale import Upscaler, pick_device, restore
 
 __all__ = ["PeerFile", "load_peer", "ready_outputs"]
 
-Rgb8 = NDArray[np.uint8]
 ValueRange = Literal["0:1", "-1:1", "0:255"]
 Net = Callable[[Tensor], Tensor]
 

@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from slimdiffsr.errors import DataError
-from slimdiffsr.evaluate.pairs import Pairs, read_rgb8
+from slimdiffsr.evaluate.pairs import Pairs
 from slimdiffsr.evaluate.report import TRUTH, Report
 from slimdiffsr.evaluate.run import output_path
 from slimdiffsr.figures.detail import Box, cut, most_detailed
+from slimdiffsr.images import Rgb8, read_rgb8
 
 __all__ = ["Picture", "captions", "read_pictures", "spread"]
-
-Rgb8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimdiffsr.errors import DataError
+from slimdiffsr.images import Rgb8
 
 __all__ = [
     "BOOTSTRAP_DRAWS",
@@ -25,7 +26,6 @@ __all__ = [
     "pool",
 ]
 
-Rgb8 = NDArray[np.uint8]
 
 BOOTSTRAP_DRAWS = 2000
 TRUTH = "truth"  # the row of the true images, for the metrics that need no truth

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from slimdiffsr.checkpoint import write_atomically
 from slimdiffsr.errors import DataError, DiskFullError, InterruptedRunError, SlimDiffSRError
 from slimdiffsr.evaluate.methods import Method, check_scale
-from slimdiffsr.evaluate.pairs import Pairs, pixels_sha256, read_rgb8
+from slimdiffsr.evaluate.pairs import Pairs, pixels_sha256
 from slimdiffsr.evaluate.report import TRUTH, Failure, Metric, Report, Sample
 from slimdiffsr.evaluate.store import Store
+from slimdiffsr.images import Rgb8, encode_png, read_rgb8
 
 __all__ = ["Progress", "evaluate", "output_path"]
-
-Rgb8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +138,7 @@ class _Run:
                 return
             sr_sha = pixels_sha256(sr)
             if saved is not None:
-                write_atomically(saved, _png(sr))
+                write_atomically(saved, encode_png(sr))
             about = {"model": method.name, "image": images.name}
             if method.identity:
                 self.store.note_output(method.identity, images.lr_sha, sr_sha, **about)
@@ -209,14 +206,6 @@ def _read_saved(path: Path, sr_sha: str | None) -> Rgb8 | None:
     except DataError:
         return None
     return sr if pixels_sha256(sr) == sr_sha else None
-
-
-def _png(rgb: Rgb8) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _explain(error: Exception) -> str:

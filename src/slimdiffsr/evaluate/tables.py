@@ -14,7 +14,6 @@ import numpy as np
 
 from slimdiffsr.checkpoint import write_atomically
 from slimdiffsr.errors import DataError
-from slimdiffsr.evaluate.protocol import describe_machine
 from slimdiffsr.evaluate.report import (
     BOOTSTRAP_DRAWS,
     Estimate,
@@ -24,6 +23,7 @@ from slimdiffsr.evaluate.report import (
     Sample,
     pool,
 )
+from slimdiffsr.machine import describe_machine
 
 __all__ = [
     "ARROWS",

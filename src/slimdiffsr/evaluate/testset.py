@@ -7,7 +7,6 @@ images are noted in OUT/manifest.partial.jsonl, so the same call again goes on f
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 from collections import Counter
@@ -19,7 +18,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from slimdiffsr.config import Recipe, to_dict
 from slimdiffsr.degrade import degrade, image_generator
@@ -32,12 +30,12 @@ from slimdiffsr.evaluate.manifest import (
     read_manifest,
     write_whole,
 )
-from slimdiffsr.evaluate.pairs import PairedFolder, files_by_stem, pixels_sha256, read_rgb8
+from slimdiffsr.evaluate.pairs import PairedFolder, files_by_stem, pixels_sha256
+from slimdiffsr.images import Rgb8, encode_png, read_rgb8
 from slimdiffsr.layouts import TestImages, sample_test_images
 
 __all__ = ["MadeTestset", "TestsetOptions", "make_testset", "open_testset"]
 
-Rgb8 = NDArray[np.uint8]
 
 # Real-RefRSSRD's own script leaves its 48 px inputs enlarged to 480 by repetition (MS 13).
 REPEATED = 10
@@ -272,7 +270,7 @@ def _images(path: Path, index: int, options: TestsetOptions, *, truth: bool) -> 
 def _write_images(out: Path, name: str, images: dict[str, Rgb8]) -> Record:
     files = {}
     for kind, pixels in images.items():
-        packed = _png(pixels)
+        packed = encode_png(pixels)
         write_whole(out / kind / f"{name}.png", packed)
         files[kind] = {
             "path": f"{kind}/{name}.png",
@@ -316,11 +314,3 @@ def _undo_repetition(rgb: Rgb8) -> Rgb8:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _png(rgb: Rgb8) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb)).save(buffer, "PNG")
-    return buffer.getvalue()

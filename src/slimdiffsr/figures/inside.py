@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from slimdiffsr.diffusion import invert_timestep
 from slimdiffsr.errors import ConfigError
 from slimdiffsr.figures.canvas import Map, Rgb8
+from slimdiffsr.images import to_signed
 from slimdiffsr.models.slim import QGAM
 from slimdiffsr.models.student import Student, enlarge_bicubic
 from slimdiffsr.teacher import Guidance, Teacher
@@ -203,8 +204,7 @@ def _pad(rgb: Tensor, unit: int) -> Tensor:
 
 def _to_tensor(rgb: Rgb8, network: nn.Module) -> Tensor:
     first = next(network.parameters())
-    tensor = torch.tensor(rgb, device=first.device).permute(2, 0, 1)[None]
-    return tensor.to(first.dtype) / 127.5 - 1
+    return to_signed(rgb, first.device).to(first.dtype)
 
 
 def _to_map(values: Tensor) -> Map:

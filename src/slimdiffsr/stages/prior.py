@@ -22,11 +22,12 @@ from slimdiffsr.diffusion import (
     predict_clean,
     prediction_target,
 )
+from slimdiffsr.images import to_rgb8
 from slimdiffsr.models.sd_vae import KLCodec, Taesd
 from slimdiffsr.models.unet import UNet
 from slimdiffsr.networks import UNET_FILE, describe_codec, save_network
 from slimdiffsr.stages.learner import Learner
-from slimdiffsr.stages.pictures import save_rows, to_uint8
+from slimdiffsr.stages.pictures import save_rows
 from slimdiffsr.stages.pretraining import PriorConfig
 from slimdiffsr.stages.run import RunPaths, fresh, start_run
 from slimdiffsr.stages.validation import STREAM, validation_set
@@ -141,8 +142,8 @@ class PriorTask:
                 losses.append(float(self.loss(unet, z_gt, timestep, noise)))
             noisy = add_noise(z_gt, noise, self.schedule[SHOWN_TIMESTEP])
             clean = estimate(unet, noisy, SHOWN_TIMESTEP, self.schedule, self.config.prediction)
-            decoded = (to_uint8(self.codec.decode(z)[0]) for z in (noisy, clean))
-            rows.append([to_uint8(hr[0]), *decoded])
+            decoded = (to_rgb8(self.codec.decode(z)[0]) for z in (noisy, clean))
+            rows.append([to_rgb8(hr[0]), *decoded])
             shapes.append(z_gt.shape)
         folder = out / "validation"
         save_rows(rows, folder / f"{step:07d}.png")
@@ -161,7 +162,7 @@ class PriorTask:
         made = [
             sample(unet, z, config.sample_steps, self.schedule, config.prediction) for z in noise
         ]
-        images = [to_uint8(self.codec.decode(z)[0]) for z in made]
+        images = [to_rgb8(self.codec.decode(z)[0]) for z in made]
         save_rows([images[start : start + 4] for start in range(0, len(images), 4)], path)
 
 

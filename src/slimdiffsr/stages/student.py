@@ -25,10 +25,11 @@ from slimdiffsr.models.student import (
     enlarge_bicubic,
 )
 from slimdiffsr.networks import CodecKind, load_codec
+from slimdiffsr.sources import load_lpips
 from slimdiffsr.stages.adversarial import Alternation, Attempt, build_adversary
 from slimdiffsr.stages.distilled import Distillation, Imitator, inherit
 from slimdiffsr.stages.graphs import prepare
-from slimdiffsr.stages.reconstruction import Reconstruction, load_lpips
+from slimdiffsr.stages.reconstruction import Reconstruction
 from slimdiffsr.stages.run import (
     RunPaths,
     channels_last,

@@ -17,9 +17,10 @@ from slimdiffsr.config import to_dict
 from slimdiffsr.errors import WeightsError
 from slimdiffsr.losses import total_variation
 from slimdiffsr.models.student import enlarge_bicubic
+from slimdiffsr.sources import load_lpips
 from slimdiffsr.stages.adversarial import Alternation, Attempt, build_adversary
 from slimdiffsr.stages.graphs import prepare
-from slimdiffsr.stages.reconstruction import Reconstruction, load_lpips
+from slimdiffsr.stages.reconstruction import Reconstruction
 from slimdiffsr.stages.run import (
     RunPaths,
     channels_last,

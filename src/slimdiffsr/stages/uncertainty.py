@@ -13,6 +13,7 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor
 
 from slimdiffsr.config import to_dict
+from slimdiffsr.images import to_rgb8
 from slimdiffsr.losses import uncertainty_loss
 from slimdiffsr.metrics import psnr_y
 from slimdiffsr.models.sd_vae import KLCodec, Taesd
@@ -21,7 +22,7 @@ from slimdiffsr.models.student import enlarge_bicubic
 from slimdiffsr.models.uncertainty import Uncertainty
 from slimdiffsr.networks import ESTIMATOR_FILE, build_estimator, describe_codec, save_network
 from slimdiffsr.stages.learner import Learner
-from slimdiffsr.stages.pictures import grey, save_rows, to_uint8
+from slimdiffsr.stages.pictures import grey, save_rows
 from slimdiffsr.stages.pretraining import UncertaintyConfig
 from slimdiffsr.stages.run import RunPaths, fresh, start_run
 from slimdiffsr.stages.validation import validation_set
@@ -109,11 +110,11 @@ class UncertaintyTask:
             z_lr, z_gt = self.encode(lr, hr)
             made = estimator(z_lr)
             terms = {name: float(value) for name, value in measure(z_gt, made).items()}
-            hr8 = to_uint8(hr[0])
-            before, after = (to_uint8(self.codec.decode(z)[0]) for z in (z_lr, made.mean))
+            hr8 = to_rgb8(hr[0])
+            before, after = (to_rgb8(self.codec.decode(z)[0]) for z in (z_lr, made.mean))
             terms |= {"psnr_y_lr": psnr_y(before, hr8), "psnr_y_mean": psnr_y(after, hr8)}
             values.append(terms)
-            rows.append([to_uint8(enlarge_nearest(lr, hr)), after, hr8])
+            rows.append([to_rgb8(enlarge_nearest(lr, hr)), after, hr8])
             maps.append(made.log_var[0].mean(0).cpu())
         low, high = min(float(m.min()) for m in maps), max(float(m.max()) for m in maps)
         drawn = [grey(one, low, high, LATENT_PX) for one in maps]

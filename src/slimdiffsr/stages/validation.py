@@ -15,8 +15,9 @@ from slimdiffsr.config import LoopConfig
 from slimdiffsr.data import find_images, read_rgb
 from slimdiffsr.degrade import degrade, image_generator
 from slimdiffsr.errors import DataError
+from slimdiffsr.images import to_rgb8
 from slimdiffsr.metrics import grey8, grid_energy_db, psnr_y, ssim_y
-from slimdiffsr.stages.pictures import save_rows, to_uint8
+from slimdiffsr.stages.pictures import save_rows
 from slimdiffsr.stages.run import RunPaths
 
 __all__ = ["draw_maps", "score", "validation_set"]
@@ -121,13 +122,13 @@ def score(
         scale = hr.shape[1] // lr.shape[1]
         truth = hr.to(device)[None] * 2 - 1
         sr = restore(lr.to(device)[None] * 2 - 1, truth).float()
-        sr8, hr8 = to_uint8(sr[0]), to_uint8(truth[0])
+        sr8, hr8 = to_rgb8(sr[0]), to_rgb8(truth[0])
         distance = float(lpips(sr.clamp(-1, 1), truth))
         values.append(
             (psnr_y(sr8, hr8), ssim_y(sr8, hr8), distance, grid_energy_db(grey8(sr8), scale))
         )
         enlarged = F.interpolate(lr[None], size=hr.shape[1:], mode="nearest")[0]
-        rows.append([to_uint8(enlarged * 2 - 1), sr8, hr8])
+        rows.append([to_rgb8(enlarged * 2 - 1), sr8, hr8])
     save_rows(rows, picture)
     names = ("val/psnr_y", "val/ssim_y", "val/lpips", "val/grid_db")
     return dict(zip(names, np.mean(values, axis=0).tolist(), strict=True))
@@ -143,5 +144,5 @@ def draw_maps(maps: Sequence[Tensor], truths: Sequence[Tensor], picture: Path) -
     rows = []
     for one, hr in zip(maps, truths, strict=True):
         grey = F.interpolate(((one - least) / spread)[None, None], size=hr.shape[1:])
-        rows.append([to_uint8(grey[0].expand(3, -1, -1) * 2 - 1), to_uint8(hr * 2 - 1)])
+        rows.append([to_rgb8(grey[0].expand(3, -1, -1) * 2 - 1), to_rgb8(hr * 2 - 1)])
     save_rows(rows, picture)
