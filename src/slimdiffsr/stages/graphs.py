@@ -22,9 +22,11 @@ class Recorded(nn.Module):
     """A network whose forward and backward passes are recorded at the first call, then replayed.
 
     Anywhere but on CUDA it is the network itself. Each call must bring tensors of the first one's
-    shapes and types; results live until the next call. Which parameters train is settled by the
-    first call. Numbers drawn on the CPU would stay those of the recording: hand them over as
-    inputs.
+    shapes and types. Results and gradients live in the recording's own memory, until the next call:
+    take copies of what must last longer, and let gradients go after each step
+    (``zero_grad(set_to_none=True)``), or the next would be added to itself. Which parameters train
+    is settled by the first call. Numbers drawn on the CPU would stay those of the recording: hand
+    them over as inputs.
     """
 
     def __init__(self, network: nn.Module, accelerator: Accelerator) -> None:
@@ -32,13 +34,17 @@ class Recorded(nn.Module):
         self.network = network
         self.accelerator = accelerator
         self.replay: nn.Module | None = None
+        self.recorded: list[tuple[torch.Size, torch.dtype]] = []  # what the first call brought
 
     def forward(self, *inputs: Tensor) -> Any:  # noqa: ANN401  as the network returns
         """As the network's."""
         if self.accelerator.device.type != "cuda":
             return self.network(*inputs)
+        brought = [(x.shape, x.dtype) for x in inputs]
         if self.replay is None:
-            self.replay = self._record(inputs)
+            self.replay, self.recorded = self._record(inputs), brought
+        # Replaying copies inputs into the first ones' place, where smaller ones would be repeated.
+        assert brought == self.recorded, f"recorded for {self.recorded}, called with {brought}"
         return self.replay(*inputs)
 
     def _record(self, inputs: tuple[Tensor, ...]) -> nn.Module:
