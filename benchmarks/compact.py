@@ -6,8 +6,8 @@ Steps, by name, in the order in which they need each other: uncertainty, prior, 
 teacher-fixed, merge, merge-fixed, student, student-no-mmd, student-no-dis, tiny-distilled, outputs.
 Each is one ``slimdiffsr`` command, printed before it runs, and goes on where it stopped; ``--seconds``
 ends the steps in time, saved. ``--weights`` holds taesd_encoder, taesd_decoder and lpips_squeeze,
-all ``.safetensors``. ``outputs`` restores the pairs with the teachers, which have no other command
-since they look at the truth, and keeps their maps and features.
+all ``.safetensors``. ``outputs`` restores the pairs with the teachers (as ``evaluate --teacher``
+does too), with TAESD alone and with the estimator's mean decoded, and keeps maps and features.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from slimdiffsr.evaluate import PairedFolder
 from slimdiffsr.images import encode_png, to_rgb8, to_signed
 from slimdiffsr.models.student import enlarge_bicubic
 from slimdiffsr.networks import load_codec
-from slimdiffsr.stages.teacher_files import load_teacher
 from slimdiffsr.teacher import Teacher
+from slimdiffsr.teacher_files import load_teacher
 
 STARTED = time.monotonic()
 TINY = Path(__file__).parents[1] / "src/slimdiffsr/weights/tiny-x4.safetensors"

@@ -19,7 +19,15 @@ from slimdiffsr.networks import EstimatorSpec, build_estimator, save_network
 from slimdiffsr.stages import RunPaths
 from slimdiffsr.stages.run import fresh
 from slimdiffsr.stages.teacher_config import TeacherConfig
-from slimdiffsr.stages.teacher_files import TeacherBase
+from slimdiffsr.teacher import Teacher
+from slimdiffsr.teacher_files import (
+    Adaptation,
+    TeacherBase,
+    build_teacher,
+    hash_base,
+    merge_teacher,
+    save_adapted,
+)
 
 PRIOR = UNetSpec(
     widths=(16, 32, 32, 32), layers=1, mid_width=32, attention="self", head_width=16,
@@ -93,3 +101,23 @@ def pair(count: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     rng = torch.Generator().manual_seed(3)
     both = torch.rand(2, count, 3, 64, 64, generator=rng) * 2 - 1
     return both[0], both[1]
+
+
+def unsettled(teacher: Teacher) -> Teacher:
+    """The same teacher with a predictor that is no longer the constant that it starts with."""
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in teacher.predictor.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=rng))
+    return teacher
+
+
+def write_merged(folder: Path, base: TeacherBase) -> Path:
+    """A merged teacher as stage 1 might leave it."""
+    adaptation = Adaptation(PredictorSpec(width=8, blocks=1), unet_rank=2, decoder_rank=2)
+    teacher = unsettled(build_teacher(base, adaptation.predictor))
+    hashes = hash_base(teacher)
+    adaptation.apply(teacher)
+    save_adapted(folder / "adapted.safetensors", teacher, adaptation, hashes, {})
+    merge_teacher(folder / "adapted.safetensors", base, folder / "merged.safetensors")
+    return folder / "merged.safetensors"

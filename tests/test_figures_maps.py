@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import stats
 from students import MICRO_UNET
-from teachers import write_base
+from teachers import unsettled, write_base, write_merged
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
@@ -34,15 +34,12 @@ from slimdiffsr.models.slim import QGAM
 from slimdiffsr.models.spec import PredictorSpec
 from slimdiffsr.models.student import BaseStudent, build_student, enlarge_bicubic
 from slimdiffsr.stages.run import fresh
-from slimdiffsr.stages.teacher_files import (
-    Adaptation,
+from slimdiffsr.teacher import Teacher
+from slimdiffsr.teacher_files import (
     TeacherBase,
     build_teacher,
-    hash_base,
-    merge_teacher,
-    save_adapted,
+    load_teacher,
 )
-from slimdiffsr.teacher import Teacher
 
 STUDENT = ModelConfig(
     name="micro-base",
@@ -59,35 +56,17 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> TeacherBase:
 
 @pytest.fixture(scope="module")
 def teacher_file(base: TeacherBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A merged teacher whose predictor is not the constant that it starts with."""
-    folder = tmp_path_factory.mktemp("merged")
-    adaptation = Adaptation(PredictorSpec(width=8, blocks=1), unet_rank=2, decoder_rank=2)
-    teacher = unsettled(build_teacher(base, adaptation.predictor))
-    hashes = hash_base(teacher)
-    adaptation.apply(teacher)
-    save_adapted(folder / "adapted.safetensors", teacher, adaptation, hashes, {})
-    merge_teacher(folder / "adapted.safetensors", base, folder / "merged.safetensors")
-    return folder / "merged.safetensors"
+    return write_merged(tmp_path_factory.mktemp("merged"), base)
 
 
 @pytest.fixture(scope="module")
 def teacher(teacher_file: Path) -> Teacher:
-    from slimdiffsr.stages.teacher_files import load_teacher
-
     return load_teacher(teacher_file)
 
 
 @pytest.fixture(scope="module")
 def student() -> Any:
     return fresh(lambda: build_student(STUDENT), 0).eval()
-
-
-def unsettled(teacher: Teacher) -> Teacher:
-    rng = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in teacher.predictor.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=rng))
-    return teacher
 
 
 def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:

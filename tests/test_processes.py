@@ -30,8 +30,8 @@ from slimdiffsr.stages import RunPaths, train_student, train_teacher, train_unce
 from slimdiffsr.stages.pretraining import UNCERTAINTIES
 from slimdiffsr.stages.processes import join, rows_of
 from slimdiffsr.stages.run import start_run
-from slimdiffsr.stages.teacher_files import TeacherBase, merge_teacher
 from slimdiffsr.state import load_state
+from slimdiffsr.teacher_files import TeacherBase, merge_teacher
 from slimdiffsr.training import AGREE_EVERY, STATE_FILE, Progress, TrainResult, train
 
 pytestmark = [

@@ -32,7 +32,7 @@ from slimdiffsr.stages.distilled import Distillation, Imitator
 from slimdiffsr.stages.graphs import Recorded
 from slimdiffsr.stages.run import fresh
 from slimdiffsr.stages.student import StudentTask, first_student
-from slimdiffsr.stages.teacher_files import load_teacher, merge_teacher
+from slimdiffsr.teacher_files import load_teacher, merge_teacher
 from slimdiffsr.training import STATE_FILE, Progress
 from slimdiffsr.upscale import Upscaler
 

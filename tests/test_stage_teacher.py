@@ -28,14 +28,14 @@ from slimdiffsr.stages import RunPaths
 from slimdiffsr.stages.run import fresh
 from slimdiffsr.stages.teacher import TeacherTask, train_teacher
 from slimdiffsr.stages.teacher_config import TEACHERS, TeacherConfig
-from slimdiffsr.stages.teacher_files import (
+from slimdiffsr.teacher import Teacher
+from slimdiffsr.teacher_files import (
     Adaptation,
     TeacherBase,
     build_teacher,
     load_teacher,
     merge_teacher,
 )
-from slimdiffsr.teacher import Teacher
 from slimdiffsr.training import STATE_FILE, Progress
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -17,9 +17,9 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from slimdiffsr.cli import app
-from slimdiffsr.stages.teacher_files import TeacherBase
 from slimdiffsr.stages.uncertainty import UncertaintyTask
 from slimdiffsr.state import load_state
+from slimdiffsr.teacher_files import TeacherBase
 from slimdiffsr.training import STATE_FILE
 
 pytestmark = pytest.mark.usefixtures("one_thread")

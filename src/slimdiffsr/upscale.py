@@ -24,7 +24,15 @@ from slimdiffsr.errors import ConfigError, RasterError, ScaleError
 from slimdiffsr.models.classical import Bicubic, Lanczos
 from slimdiffsr.models.student import enlarge_bicubic
 
-__all__ = ["BASELINES", "Upscaler", "match_statistics", "model_names", "pick_device", "restore"]
+__all__ = [
+    "BASELINES",
+    "Upscaler",
+    "match_statistics",
+    "model_names",
+    "pad_to_multiple",
+    "pick_device",
+    "restore",
+]
 
 BASELINES = {"bicubic": Bicubic, "lanczos": Lanczos}
 BASELINE_SCALES = (2, 4, 8)
@@ -274,10 +282,16 @@ def restore(
     its edge where the image is too small to mirror (MS 11).
     """
     height, width = rgb_lr.shape[-2:]
-    below, right = -height % multiple_lr_px, -width % multiple_lr_px
+    sr = model(pad_to_multiple(rgb_lr, multiple_lr_px))
+    return sr[..., : scale * height, : scale * width]
+
+
+def pad_to_multiple(images: Tensor, multiple_px: int) -> Tensor:
+    """(b, c, h, w) with sides that are multiples, padded right and below as for ``restore``."""
+    height, width = images.shape[-2:]
+    below, right = -height % multiple_px, -width % multiple_px
     mode = "reflect" if below < height and right < width else "replicate"
-    padded = F.pad(rgb_lr, (0, right, 0, below), mode=mode) if below or right else rgb_lr
-    return model(padded)[..., : scale * height, : scale * width]
+    return F.pad(images, (0, right, 0, below), mode=mode) if below or right else images
 
 
 def match_statistics(sr: Tensor, reference: Tensor) -> Tensor:

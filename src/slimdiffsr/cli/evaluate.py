@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from slimdiffsr.cli.options import DeviceOption
-from slimdiffsr.cli.show import note
+from slimdiffsr.cli.show import counting_progress, note
 from slimdiffsr.errors import ConfigError, DataError, InterruptedRunError, ScaleError
 
 if TYPE_CHECKING:
@@ -49,6 +46,13 @@ def evaluate(
     outputs: Annotated[
         list[str] | None, typer.Option(help="NAME=FOLDER of what a method made elsewhere.")
     ] = None,
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="[NAME=]FILE of merge-teacher, which looks at the truth; [NAME=]FILE,mean: its "
+            "estimator's mean instead."
+        ),
+    ] = None,
     data: Annotated[
         list[Path] | None, typer.Option(help="Test set, of make-testset or alike; repeat for more.")
     ] = None,
@@ -80,14 +84,16 @@ def evaluate(
     from slimdiffsr.evaluate import evaluate as run
     from slimdiffsr.evaluate.iqa import licence_note
     from slimdiffsr.evaluate.store import STORE_FILE
+    from slimdiffsr.evaluate.teachers import TeacherFile, load_teacher_file
     from slimdiffsr.upscale import pick_device
 
     loaded = _load(model or [], peer or [], scale, device, colour)
     found = _find_scale(scale, [method for _, method in loaded if method is not None], data)
     sets = [_first(pairs, limit) for pairs in open_sets(data or [], lr, hr, found)]
     methods = _methods(loaded, sets[0].scale, device, colour)
-    if not methods and not outputs:
-        raise ConfigError("nothing to compare: give --model, --peer or --outputs")
+    if not methods and not outputs and not teacher:
+        raise ConfigError("nothing to compare: give --model, --peer, --outputs or --teacher")
+    teachers = [load_teacher_file(TeacherFile.parse(text), device) for text in teacher or []]
     metrics = choose_metrics(metric, lpips=lpips, weights=weights, device=pick_device(device))
     if (licence := licence_note(metrics)) is not None:
         note(f"note: {licence}")
@@ -96,11 +102,13 @@ def evaluate(
         with Store.open(out / STORE_FILE) as store:
             for pairs in sets:
                 name = pairs.describe()["name"]
-                every = [*methods, *_ready(outputs or [], name)]
+                ready = _ready(outputs or [], name)
+                every = [*methods, *(on(pairs) for on in teachers), *ready]
                 save_to = out / "outputs" / name if save_outputs else None
-                with _bar(name) as show:
+                with counting_progress(name) as show:
+                    told = _told(show)
                     reports.append(
-                        run(every, pairs, metrics, store=store, save_to=save_to, progress=show)
+                        run(every, pairs, metrics, store=store, save_to=save_to, progress=told)
                     )
     except (KeyboardInterrupt, InterruptedRunError):
         raise InterruptedRunError(
@@ -115,6 +123,10 @@ def evaluate(
     if failed:
         note(f"{failed} failures: see 'Not scored' in {out / 'report.md'}")
         raise typer.Exit(1)
+
+
+def _told(show: Callable[..., None]) -> Callable[[Step], None]:
+    return lambda step: show(step.done, step.total, step.method)
 
 
 Loaded = list[tuple[str, "Method | None"]]
@@ -262,21 +274,3 @@ def crops_figure(
             for p in pictures
         ]
     )
-
-
-@contextmanager
-def _bar(name: str) -> Iterator[Callable[[Step], None] | None]:
-    # A progress bar, on a terminal only.
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    columns = (
-        TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda step: bar.update(
-            task, completed=step.done, total=step.total, description=step.method
-        )

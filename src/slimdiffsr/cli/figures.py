@@ -228,7 +228,7 @@ def _teacher_figures(
 ) -> dict[str, Figure]:
     from slimdiffsr.figures.inside import FeatureMaps, guidance_maps, teacher_features
     from slimdiffsr.figures.maps import draw_features, draw_guidance
-    from slimdiffsr.stages.teacher_files import load_teacher
+    from slimdiffsr.teacher_files import load_teacher
     from slimdiffsr.upscale import pick_device
 
     times = _scale_of(shown, scale)

@@ -78,7 +78,7 @@ def merge_teacher(
 
     Give the files that train teacher was given.
     """
-    from slimdiffsr.stages.teacher_files import merge_teacher
+    from slimdiffsr.teacher_files import merge_teacher
 
     refuse_existing(target, overwrite)
     base = teacher_base(estimator, unet, sd_folder, codec, codec_folder)

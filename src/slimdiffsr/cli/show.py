@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from slimdiffsr.errors import SlimDiffSRError
 
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
     from slimdiffsr.training import TrainResult
 
 __all__ = [
+    "counting_progress",
     "note",
     "plain",
     "report",
@@ -121,6 +129,25 @@ def scene_progress(source: str, quiet: bool) -> Iterator[Callable[[geo.Progress]
             )  # fmt: skip
 
         yield show
+
+
+@contextmanager
+def counting_progress(what: str) -> Iterator[Callable[..., None]]:
+    """A progress bar for things one by one, on a terminal only.
+
+    Called with how many are done, how many there are, and perhaps what comes next.
+    """
+    console = Console(stderr=True)
+    columns = (
+        TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    shown = console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, following="": bar.update(
+            task, completed=done, total=total, description=following
+        )
 
 
 @contextmanager

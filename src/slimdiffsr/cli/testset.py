@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from slimdiffsr.cli.options import refuse_existing
-from slimdiffsr.cli.show import note
+from slimdiffsr.cli.show import counting_progress, note
 
 __all__ = ["import_dists", "make_testset"]
 
@@ -41,18 +39,8 @@ def make_testset(
     from slimdiffsr.evaluate.testset import TestsetOptions, make_testset
 
     options = TestsetOptions(tuple(scale or (4,)), seed, images, layout, max_side)
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("images", total=None)
-        done = make_testset(
-            source, out, options,
-            progress=lambda count, total: bar.update(task, completed=count, total=total),
-        )  # fmt: skip
+    with counting_progress("images") as show:
+        done = make_testset(source, out, options, progress=show)
     kept = f", {done.kept} kept" if done.kept else ""
     note(f"{out}: {done.made} images made{kept}")
     for reason in done.left_out.values():

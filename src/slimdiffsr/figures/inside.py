@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from slimdiffsr.diffusion import invert_timestep
 from slimdiffsr.errors import ConfigError
@@ -22,7 +21,7 @@ from slimdiffsr.images import to_signed
 from slimdiffsr.models.slim import QGAM
 from slimdiffsr.models.student import Student, enlarge_bicubic
 from slimdiffsr.teacher import Guidance, Teacher
-from slimdiffsr.upscale import restore
+from slimdiffsr.upscale import pad_to_multiple, restore
 
 __all__ = [
     "FeatureMaps",
@@ -169,8 +168,8 @@ class _Prepared:
         unit_hr_px = teacher.unet.spec.unit_hr_px
         enlarged = enlarge_bicubic(_to_tensor(rgb_lr, teacher), scale)
         height, width = enlarged.shape[2:]
-        hr = None if rgb_hr is None else _pad(_to_tensor(rgb_hr, teacher), unit_hr_px)
-        return cls(_pad(enlarged, unit_hr_px), hr, (height, width))
+        hr = None if rgb_hr is None else pad_to_multiple(_to_tensor(rgb_hr, teacher), unit_hr_px)
+        return cls(pad_to_multiple(enlarged, unit_hr_px), hr, (height, width))
 
     def cut(self, values: Tensor) -> Map:
         """(1, 1, h, w) over the padded image -> (h', w') over the image."""
@@ -194,12 +193,6 @@ def _ways(teacher: Teacher, z_lr: Tensor, hr: Tensor | None, own: Guidance) -> d
     blind = teacher.predictor(z_gt, torch.zeros_like(log_var))
     ways["truth only"] = Guidance(blind, invert_timestep(blind, teacher.schedule))
     return {**ways, "adaptive": own}
-
-
-def _pad(rgb: Tensor, unit: int) -> Tensor:
-    below, right = -rgb.shape[2] % unit, -rgb.shape[3] % unit
-    mode = "reflect" if below < rgb.shape[2] and right < rgb.shape[3] else "replicate"
-    return F.pad(rgb, (0, right, 0, below), mode=mode)
 
 
 def _to_tensor(rgb: Rgb8, network: nn.Module) -> Tensor:

@@ -39,9 +39,9 @@ from slimdiffsr.stages.run import (
     recompute_blocks,
     start_run,
 )
-from slimdiffsr.stages.teacher_files import load_teacher
 from slimdiffsr.stages.validation import score, validation_set
 from slimdiffsr.teacher import Teacher
+from slimdiffsr.teacher_files import load_teacher
 from slimdiffsr.training import Average, Progress, TrainResult, train
 
 __all__ = ["train_student"]

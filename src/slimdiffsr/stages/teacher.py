@@ -31,15 +31,15 @@ from slimdiffsr.stages.run import (
     start_run,
 )
 from slimdiffsr.stages.teacher_config import TeacherConfig
-from slimdiffsr.stages.teacher_files import (
+from slimdiffsr.stages.validation import draw_maps, score, validation_set
+from slimdiffsr.teacher import Teacher
+from slimdiffsr.teacher_files import (
     Adaptation,
     TeacherBase,
     build_teacher,
     hash_base,
     save_adapted,
 )
-from slimdiffsr.stages.validation import draw_maps, score, validation_set
-from slimdiffsr.teacher import Teacher
 from slimdiffsr.training import STATE_FILE, Average, Progress, TrainResult, train
 
 __all__ = ["train_teacher"]
