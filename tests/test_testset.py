@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -286,6 +287,25 @@ def test_a_changed_image_does_not_lose_the_others_scores(source: Path, tmp_path:
     )
     assert set(report.scores["nearest"]["psnr_y"]) == {"b", "c"}
     assert any("lr_x8/a.png has changed" in failure.message for failure in report.failures)
+
+
+def test_a_full_disk_is_one_error_and_the_same_call_goes_on(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[int] = []
+
+    def full(file: int) -> None:
+        writes.append(file)
+        if len(writes) > 5:  # the journal, an image in three files, and the start of the next
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("slimdiffsr.checkpoint.os.fsync", full)
+        with pytest.raises(DiskFullError, match=r"disk is full at .*: make room and run the same"):
+            make_testset(source, tmp_path / "set", BOTH)
+    done = make_testset(source, tmp_path / "set", BOTH)
+    assert (done.kept, done.made) == (1, 2)
+    assert not list((tmp_path / "set").rglob(".*"))
 
 
 def test_a_missing_file_is_an_error_that_names_it(source: Path, tmp_path: Path) -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from slimdiffsr.checkpoint import file_sha256, write_atomically
 from slimdiffsr.errors import DataError, DiskFullError, OutputError
 
-__all__ = ["FORMAT", "JOURNAL", "MANIFEST", "Journal", "Record", "read_manifest", "write_whole"]
+__all__ = ["FORMAT", "JOURNAL", "MANIFEST", "Journal", "Record", "read_manifest"]
 
 FORMAT = "slimdiffsr-testset/1"
 MANIFEST = "manifest.json"
@@ -43,10 +42,10 @@ class Journal:
         try:
             journal = cls(out, plan, _former_records(out, plan))
             lines = [json.dumps(line) + "\n" for line in (plan, *journal.former.values())]
-            write_whole(out / JOURNAL, "".join(lines).encode())
+            write_atomically(out / JOURNAL, "".join(lines).encode())
             yield journal
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
+        except (DiskFullError, OSError) as error:
+            if isinstance(error, DiskFullError) or error.errno == errno.ENOSPC:
                 raise DiskFullError(
                     f"the disk is full at {out}: make room and run the same again, it goes on"
                 ) from None
@@ -61,7 +60,7 @@ class Journal:
             path = self.out / file["path"]
             if not path.is_file():
                 return None
-            if hashlib.sha256(path.read_bytes()).hexdigest() != file["sha256"]:
+            if file_sha256(path) != file["sha256"]:
                 return None
         return record
 
@@ -74,7 +73,7 @@ class Journal:
         """Write the manifest; the journal has served."""
         manifest = {**self.plan, "images": records, "left_out": left_out}
         text = json.dumps(manifest, indent=1, allow_nan=False) + "\n"
-        write_whole(self.out / MANIFEST, text.encode())
+        write_atomically(self.out / MANIFEST, text.encode())
         (self.out / JOURNAL).unlink()
 
 
@@ -95,14 +94,6 @@ def read_manifest(folder: Path) -> dict[str, Any] | list[Any] | None:
             f"{path} is no manifest of make-testset: remove it to use the folder as it is"
         )
     return cast(dict[str, Any] | list[Any], content)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write under another name and rename: nobody ever sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def _former_records(out: Path, plan: dict[str, Any]) -> dict[str, Record]:

@@ -19,6 +19,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from slimdiffsr.checkpoint import file_sha256, write_atomically
 from slimdiffsr.config import Recipe, to_dict
 from slimdiffsr.degrade import degrade, image_generator
 from slimdiffsr.errors import ConfigError, DataError
@@ -28,7 +29,6 @@ from slimdiffsr.evaluate.manifest import (
     Journal,
     Record,
     read_manifest,
-    write_whole,
 )
 from slimdiffsr.evaluate.pairs import PairedFolder, files_by_stem, pixels_sha256
 from slimdiffsr.images import Rgb8, encode_png, read_rgb8
@@ -124,7 +124,7 @@ def make_testset(
                     done.left_out[relative] = str(error).replace(str(path), relative)
                     continue
                 record = _write_images(out, name, images)
-                record |= {"source": chosen.relative(path), "source_sha256": _sha256(path)}
+                record |= {"source": chosen.relative(path), "source_sha256": file_sha256(path)}
                 record |= {"index": index}
                 journal.note(record)
                 done.made += 1
@@ -271,7 +271,7 @@ def _write_images(out: Path, name: str, images: dict[str, Rgb8]) -> Record:
     files = {}
     for kind, pixels in images.items():
         packed = encode_png(pixels)
-        write_whole(out / kind / f"{name}.png", packed)
+        write_atomically(out / kind / f"{name}.png", packed)
         files[kind] = {
             "path": f"{kind}/{name}.png",
             "width": pixels.shape[1],
@@ -310,7 +310,3 @@ def _undo_repetition(rgb: Rgb8) -> Rgb8:
     small = rgb[::REPEATED, ::REPEATED]
     same = np.array_equal(small.repeat(REPEATED, axis=0).repeat(REPEATED, axis=1), rgb)
     return small if same else rgb
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
