@@ -37,6 +37,8 @@ from slimdiffsr.models.student import Student, build_student
 __all__ = [
     "BUNDLED",
     "LoadedModel",
+    "encode",
+    "file_sha256",
     "import_official",
     "interpolate_models",
     "load_model",
@@ -46,6 +48,7 @@ __all__ = [
     "resolve",
     "save_model",
     "tensors_sha256",
+    "write_atomically",
 ]
 
 # Models that ship inside the package, with the sha256 of their files.

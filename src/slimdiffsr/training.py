@@ -28,7 +28,18 @@ from slimdiffsr.config import LoopConfig
 from slimdiffsr.errors import OutputError, TrainingError, WeightsError
 from slimdiffsr.state import load_state, save_state
 
-__all__ = ["Average", "Batches", "Progress", "Task", "TrainResult", "learning_rate_factor", "train"]
+__all__ = [
+    "STATE_FILE",
+    "Average",
+    "Batches",
+    "Progress",
+    "Task",
+    "TrainResult",
+    "bare",
+    "learning_rate_factor",
+    "resume",
+    "train",
+]
 
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor, Tensor]]]
 

@@ -26,6 +26,7 @@ from slimdiffsr.models.student import enlarge_bicubic
 
 __all__ = [
     "BASELINES",
+    "Colour",
     "Upscaler",
     "match_statistics",
     "model_names",

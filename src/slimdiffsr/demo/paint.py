@@ -9,7 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Canvas", "Colour", "Patch", "levels", "value_noise"]
+__all__ = [
+    "Canvas",
+    "Colour",
+    "Patch",
+    "Plane",
+    "levels",
+    "value_noise",
+]
 
 Plane = NDArray[np.float32]
 Colour = Sequence[float]  # three 8-bit levels

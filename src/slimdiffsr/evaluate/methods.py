@@ -16,7 +16,16 @@ from slimdiffsr.evaluate.report import TRUTH
 from slimdiffsr.images import Rgb8, to_rgb8, to_signed
 from slimdiffsr.upscale import BASELINES, Colour, Upscaler
 
-__all__ = ["Method", "Restore", "check_scale", "from_function", "from_network", "our_model"]
+__all__ = [
+    "Method",
+    "Restore",
+    "check_scale",
+    "from_function",
+    "from_network",
+    "identify",
+    "our_model",
+    "unique_names",
+]
 
 Restore = Callable[[Rgb8], Rgb8]  # (h, w, 3) -> (scale*h, scale*w, 3)
 

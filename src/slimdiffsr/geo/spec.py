@@ -23,6 +23,7 @@ __all__ = [
     "SceneOptions",
     "ScenePlan",
     "SceneReport",
+    "check_overlap",
 ]
 
 BLOCK_HR_PX = 512  # block of the output file; chunks are multiples of it

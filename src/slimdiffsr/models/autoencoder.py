@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["TaesdBlock", "taesd_decoder_tail", "taesd_encoder_head"]
+__all__ = [
+    "WIDTH",
+    "TaesdBlock",
+    "taesd_decoder_tail",
+    "taesd_encoder_head",
+]
 
 WIDTH = 64
 

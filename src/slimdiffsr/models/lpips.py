@@ -15,7 +15,13 @@ from torch import Tensor, nn
 
 from slimdiffsr.config import LpipsNet
 
-__all__ = ["LPIPS", "LPIPS_NETS", "from_package", "recognise"]
+__all__ = [
+    "LPIPS",
+    "LPIPS_NETS",
+    "from_package",
+    "recognise",
+    "vgg16_features",
+]
 
 # Indices of the layers that are compared, and their channels.
 TAPS: dict[LpipsNet, dict[int, int]] = {

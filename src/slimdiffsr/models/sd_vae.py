@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -13,22 +13,15 @@ from slimdiffsr.models.autoencoder import WIDTH, taesd_decoder_tail, taesd_encod
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-__all__ = ["KLCodec", "LatentCodec", "Taesd", "build_kl"]
+__all__ = [
+    "LATENTS",
+    "KLCodec",
+    "Taesd",
+    "build_kl",
+]
 
 LATENTS = 4
 SCALING = 0.18215  # makes Stable Diffusion's latents about unit variance
-
-
-class LatentCodec(Protocol):
-    """RGB (b, 3, 8h, 8w) in [-1, 1] to scaled latents (b, 4, h, w), and back."""
-
-    def encode(self, rgb: Tensor) -> Tensor:
-        """Latents of an image; deterministic."""
-        ...
-
-    def decode(self, z: Tensor) -> Tensor:
-        """An image, about [-1, 1]; not clamped."""
-        ...
 
 
 class Taesd(nn.Module):

@@ -20,7 +20,12 @@ from slimdiffsr.metrics import grey8, grid_energy_db, psnr_y, ssim_y
 from slimdiffsr.stages.pictures import save_rows
 from slimdiffsr.stages.run import RunPaths
 
-__all__ = ["draw_maps", "score", "validation_set"]
+__all__ = [
+    "STREAM",
+    "draw_maps",
+    "score",
+    "validation_set",
+]
 
 SMALLEST_PX = 32  # what LPIPS needs
 LARGEST_PX = 256
