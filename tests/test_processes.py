@@ -31,8 +31,9 @@ from slimdiffsr.stages.pretraining import UNCERTAINTIES
 from slimdiffsr.stages.processes import join, rows_of
 from slimdiffsr.stages.run import start_run
 from slimdiffsr.state import load_state
+from slimdiffsr.stopping import AGREE_EVERY
 from slimdiffsr.teacher_files import TeacherBase, merge_teacher
-from slimdiffsr.training import AGREE_EVERY, STATE_FILE, Progress, TrainResult, train
+from slimdiffsr.training import STATE_FILE, Progress, TrainResult, train
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import torch
 from accelerate.accelerator import Accelerator
@@ -27,6 +24,7 @@ from slimdiffsr.checkpoint import load_strict
 from slimdiffsr.config import LoopConfig
 from slimdiffsr.errors import OutputError, TrainingError, WeightsError
 from slimdiffsr.state import load_state, save_state
+from slimdiffsr.stopping import Ending
 
 __all__ = [
     "STATE_FILE",
@@ -44,7 +42,6 @@ __all__ = [
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor, Tensor]]]
 
 STATE_FILE = "state.safetensors"
-AGREE_EVERY = 10  # steps between the moments at which several processes agree to stop
 MOST_NAMES = 16
 
 
@@ -141,7 +138,7 @@ def train(
     watch = _Watch(task, accelerator, out, files_of)
     show = on_progress if accelerator.is_main_process else None
     skipped = 0
-    with _Ending(accelerator, max_minutes) as ending, contextlib.closing(logger):
+    with Ending(accelerator, max_minutes) as ending, contextlib.closing(logger):
         try:
             for lr, hr, passed_over in batches(first):
                 with ending.waits():
@@ -232,68 +229,6 @@ class _Watch:
             return ""
         more = f" and {len(files) - MOST_NAMES} more" if len(files) > MOST_NAMES else ""
         return f", whose batch was from {', '.join(files[:MOST_NAMES])}{more}"
-
-
-class _Ending:
-    """When to stop before the last step: at a deadline, or when a signal asks for it.
-
-    During what must not be cut in two (``waits``) the first signal is only noted; else it raises
-    KeyboardInterrupt at once. Several processes stop at the same step.
-    """
-
-    def __init__(self, accelerator: Accelerator, max_minutes: float | None) -> None:
-        self.accelerator = accelerator
-        self.deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
-        self.alone = accelerator.num_processes == 1
-        self.between_steps = True
-        self.asked = False
-        self.before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # only it may handle signals
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        # torchrun repeats to its processes what a terminal has already sent them.
-        if self.alone and (self.asked or self.between_steps):
-            raise KeyboardInterrupt
-        self.asked = True
-
-    @contextlib.contextmanager
-    def waits(self) -> Iterator[None]:
-        """A part that ends before a signal counts; only an error leaves it half done."""
-        self.between_steps = False
-        yield
-        self.between_steps = True
-
-    def due(self, step: int) -> bool:
-        """Whether to stop after this step."""
-        if self.alone:
-            return self.asked or time.monotonic() > self.deadline
-        if step % AGREE_EVERY:
-            return False
-        wishes = [float(self.asked), float(time.monotonic() > self.deadline)]
-        asked, late = self.accelerator.reduce(
-            torch.tensor(wishes, device=self.accelerator.device)
-        ).tolist()
-        self.asked = asked > 0
-        return self.asked or late > 0
-
-    def tell(self) -> None:
-        """Raise KeyboardInterrupt if that is why the loop ended."""
-        if self.asked:
-            raise KeyboardInterrupt
 
 
 def _set_learning_rate(task: Task, factor: float) -> None:
