@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from rasters import byte_picture, write_raster
 
 
 @pytest.fixture
@@ -13,3 +15,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    """A small RGB raster."""
+    return write_raster(tmp_path / "in.tif", byte_picture(3, 40, 50), photometric="RGB")

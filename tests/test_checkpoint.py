@@ -4,33 +4,26 @@ import dataclasses
 import errno
 import json
 import os
-import pickle
 import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from students import SHARED, micro_model, seeded
-from torch import Tensor
+from students import micro_model
 
 from slimdiffsr.checkpoint import (
     BUNDLED,
     file_sha256,
-    import_official,
     interpolate_models,
     load_model,
     load_strict,
-    official_to_ours,
     resolve,
     save_model,
     write_atomically,
 )
-from slimdiffsr.config import ModelConfig
 from slimdiffsr.errors import (
     ChecksumError,
     ConfigError,
@@ -41,13 +34,10 @@ from slimdiffsr.errors import (
     SlimDiffSRError,
     WeightsError,
 )
-from slimdiffsr.models.student import BaseStudent, Student, build_student
+from slimdiffsr.models.student import Student, build_student
 from slimdiffsr.presets import tiny_model
-from slimdiffsr.state import load_state, save_state
 
-PARITY = SHARED / "parity"
 pytestmark = pytest.mark.usefixtures("one_thread")
-needs_parity = pytest.mark.skipif(not PARITY.is_dir(), reason="no ../shared/parity")
 
 
 def student(seed: int = 0, **unet: Any) -> Student:
@@ -73,137 +63,6 @@ def with_config(path: Path, **changes: Any) -> Path:
     metadata["config"] = json.dumps({**json.loads(metadata["config"]), **changes})
     save_file(load_file(path), path, metadata)
     return path
-
-
-# The released student
-
-
-def released_shapes() -> dict[str, list[int]]:
-    shapes: dict[str, list[int]] = json.loads((PARITY / "official_student_keys.json").read_text())
-    return shapes
-
-
-def parity_value(key: str, shape: list[int]) -> Tensor:
-    """As the parity files' description says."""
-    r = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape)
-    r = r.astype(np.float32)
-    if key.endswith(".query"):
-        value = r
-    elif len(shape) >= 2:
-        value = r / np.float32(np.sqrt(np.prod(shape[1:])))
-    elif key.endswith("weight"):
-        value = 1 + np.float32(0.1) * r
-    else:
-        value = np.float32(0.05) * r
-    return torch.from_numpy(value)
-
-
-def hollow() -> dict[str, Tensor]:
-    """All tensors of the released student, in a file of a few kilobytes."""
-    return {f"module.{k}": torch.zeros(()).expand(s) for k, s in released_shapes().items()}
-
-
-@needs_parity
-def test_an_imported_student_reproduces_the_released_networks_output(tmp_path: Path) -> None:
-    values = {k: parity_value(k, s) for k, s in released_shapes().items()}
-    assert len(values) == 596
-    assert sum(v.numel() for v in values.values()) == 58_053_402
-    source, target = tmp_path / "net_params_4x.pkl", tmp_path / "base-x4.safetensors"
-    torch.save({f"module.{k}": v for k, v in values.items()}, source)
-    digest = import_official(source, target, scale=4)
-    source.unlink()
-    loaded = load_model(str(target), scale=4)
-    assert loaded.sha256 == digest == file_sha256(target)
-    assert loaded.config == ModelConfig(name="base-x4", scale=4)
-    assert isinstance(loaded.model, BaseStudent)
-    expected = np.load(PARITY / "official_student_io.npz")
-    x = torch.from_numpy(expected["x"])
-    with torch.inference_mode():
-        features = loaded.model.features(x).numpy()
-        y = loaded.model.restore(x).numpy()
-    np.testing.assert_allclose(features, expected["features"], atol=2e-4)
-    np.testing.assert_allclose(y, expected["y"], atol=2e-4)
-
-
-@needs_parity
-def test_names_are_read_with_and_without_the_prefix() -> None:
-    with_prefix = hollow()
-    without = {k.removeprefix("module."): v for k, v in with_prefix.items()}
-    ours, same = official_to_ours(with_prefix), official_to_ours(without)
-    with torch.device("meta"):
-        expected = build_student(ModelConfig(name="b", scale=4)).state_dict()
-    assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in expected.items()}
-    assert ours.keys() == same.keys()
-    assert len(with_prefix) - len(ours) == 12  # dead: six layers, each a weight and a bias
-
-
-@needs_parity
-def test_an_import_names_missing_unexpected_and_misshapen_tensors(tmp_path: Path) -> None:
-    tensors = hollow()
-    del tensors["module.merge_conv1.bias"]
-    tensors["module.unet.extra.weight"] = torch.zeros(1)
-    tensors["module.merge_conv2.bias"] = torch.zeros(65)
-    source, target = tmp_path / "net.pkl", tmp_path / "out.safetensors"
-    torch.save(tensors, source)
-    with pytest.raises(WeightsError) as caught:
-        import_official(source, target, scale=4)
-    message = str(caught.value)
-    assert "net.pkl" in message
-    assert "1 missing (merge_in.bias)" in message
-    assert "1 unexpected (unet.extra.weight)" in message
-    assert "1 misshapen (merge_out.bias (65,) instead of (64,))" in message
-    assert not target.exists()
-
-
-class Malicious:
-    """Leaves a file behind when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (os.mkdir, (str(self.marker),))
-
-
-@pytest.mark.parametrize("container", ["pickle", "torch"])
-def test_a_pickle_with_code_in_it_is_refused_and_the_code_not_run(
-    tmp_path: Path, container: str
-) -> None:
-    source, marker = tmp_path / "evil.pkl", tmp_path / "was-here"
-    content = {"module.merge_conv1.bias": Malicious(marker)}
-    if container == "torch":
-        torch.save(content, source)
-    else:
-        source.write_bytes(pickle.dumps(content, protocol=2))
-    with pytest.raises(WeightsError, match="not a PyTorch weight file of plain tensors"):
-        import_official(source, tmp_path / "out.safetensors", scale=4)
-    assert not marker.exists()
-    pickle.loads(pickle.dumps(Malicious(marker)))
-    assert marker.exists()  # the trap itself works
-
-
-@pytest.mark.parametrize("content", [b"", b"not a pickle at all", b"\x80\x04K\x01."])
-def test_a_file_that_is_no_weight_file_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
-    source = tmp_path / "net.pkl"
-    source.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"net\.pkl"):
-        import_official(source, tmp_path / "out.safetensors", scale=4)
-
-
-@pytest.mark.parametrize("content", [[1, 2], {"a": 1}, {3: torch.zeros(1)}, torch.zeros(2)])
-def test_only_a_dict_of_named_tensors_is_imported(tmp_path: Path, content: Any) -> None:
-    source = tmp_path / "net.pkl"
-    torch.save(content, source)
-    with pytest.raises(WeightsError, match="not a dict of"):
-        import_official(source, tmp_path / "out.safetensors", scale=4)
-
-
-def test_an_import_needs_a_file_and_a_scale_that_exists(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"none\.pkl"):
-        import_official(tmp_path / "none.pkl", tmp_path / "out", scale=4)
-    torch.save({}, tmp_path / "net.pkl")
-    with pytest.raises(ConfigError, match=r"scale.*got 3"):
-        import_official(tmp_path / "net.pkl", tmp_path / "out", scale=3)
 
 
 # Saving and loading
@@ -487,82 +346,6 @@ def test_a_write_replaces_the_old_file(tmp_path: Path) -> None:
         write_atomically(path, content)
         assert path.read_bytes() == content
     assert list(tmp_path.iterdir()) == [path]
-
-
-# Training state
-
-
-def test_a_real_optimisers_state_survives(tmp_path: Path) -> None:
-    def make() -> tuple[torch.nn.Linear, torch.optim.Adam]:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
-            layer = torch.nn.Linear(3, 2)
-        return layer, torch.optim.Adam(layer.parameters(), 0.1)
-
-    def step(layer: torch.nn.Linear, optimizer: torch.optim.Adam, seed: int) -> None:
-        layer(torch.rand(4, 3, generator=seeded(seed))).square().sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    layer, optimizer = make()
-    for seed in range(3):
-        step(layer, optimizer, seed)
-    path = tmp_path / "state.safetensors"
-    save_state(path, {"net": layer.state_dict(), "optimizer": optimizer.state_dict(), "step": 3})
-    state = load_state(path)
-    assert state["step"] == 3
-    assert list(state["optimizer"]["state"]) == [0, 1]  # integers, as Adam wrote them
-    again, resumed = make()
-    again.load_state_dict(state["net"])
-    resumed.load_state_dict(state["optimizer"])
-    step(layer, optimizer, 9)
-    step(again, resumed, 9)
-    assert torch.equal(again.weight, layer.weight)
-    assert torch.equal(again.bias, layer.bias)
-
-
-def test_a_state_keeps_types_names_and_plain_values(tmp_path: Path) -> None:
-    state: dict[Any, Any] = {
-        "a/b": torch.tensor([1.0]),
-        "a": {"b": torch.tensor([2], dtype=torch.int64)},
-        0: torch.tensor(3.0, dtype=torch.float16),
-        "0": torch.zeros(0, 2),
-        "list": [torch.tensor(True), "text", None, 1.5, [True]],
-        "__tensor__": "a/b",
-        "empty": {},
-    }
-    path = tmp_path / "state.safetensors"
-    save_state(path, state)
-    back: dict[Any, Any] = load_state(path)
-    assert list(back) == list(state)
-    assert torch.equal(back["a/b"], torch.tensor([1.0]))
-    assert back["a"]["b"].tolist() == [2]
-    assert (back[0].dtype, back[0].item()) == (torch.float16, 3.0)
-    assert back["0"].shape == (0, 2)
-    assert back["list"][0].item() is True
-    assert back["list"][1:] == ["text", None, 1.5, [True]]
-    assert (back["__tensor__"], back["empty"]) == ("a/b", {})
-
-
-def test_shared_tensors_and_views_are_saved_whole(tmp_path: Path) -> None:
-    tensor = torch.arange(6.0).reshape(2, 3)
-    path = tmp_path / "state.safetensors"
-    save_state(path, {"one": tensor, "same": tensor, "turned": tensor.T})
-    back = load_state(path)
-    assert torch.equal(back["one"], tensor)
-    assert torch.equal(back["same"], tensor)
-    assert torch.equal(back["turned"], tensor.T)
-
-
-def test_a_file_that_is_no_state_is_one_clear_error(tmp_path: Path) -> None:
-    path = saved(tmp_path / "m.safetensors")
-    with pytest.raises(WeightsError, match="not a training state"):
-        load_state(path)
-    path.write_bytes(b"rubbish")
-    with pytest.raises(WeightsError, match="not a readable safetensors file"):
-        load_state(path)
-    with pytest.raises(WeightsError, match="no weight file"):
-        load_state(tmp_path / "none")
 
 
 def test_the_config_is_saved_with_the_weights(tmp_path: Path) -> None:

@@ -1,25 +1,20 @@
-"""The command line: what it does, what it says, where it says it, and how it ends."""
+"""upscale as a command: what it does, what it says, and what it refuses."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
-from click.testing import CliRunner as ClickRunner
 from PIL import Image
 from rasters import byte_picture, picture, read, write_raster
 from test_geo_errors import complex_numbers, no_bands, text, truncated
 from typer.testing import CliRunner
 
 from slimdiffsr import checkpoint
-from slimdiffsr.cli import app, rio_command
+from slimdiffsr.cli import app
 from slimdiffsr.geo import SceneReport
 
 SLIMDIFFSR = [sys.executable, "-m", "slimdiffsr"]
@@ -39,11 +34,6 @@ def fails(result: Any, words: str, status: int = 2) -> None:
     assert lines[0].startswith("error: ")
     assert words in lines[0]
     assert "Traceback" not in result.output
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Path:
-    return write_raster(tmp_path / "in.tif", byte_picture(3, 40, 50), photometric="RGB")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -318,271 +308,3 @@ def test_an_error_of_ours_is_no_sentence(scene: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("slimdiffsr.upscale.Upscaler.upscale_scene", broken)
     result = run("upscale", scene, scene.with_name("out.tif"), *BICUBIC)
     assert isinstance(result.exception, ZeroDivisionError)
-
-
-# ---------------------------------------------------------------------------------------------
-# Other commands
-
-
-def test_info_plans_a_raster(scene: Path) -> None:
-    result = run("info", scene, "--window", "0 0 30 20", "--scale", 8, "--model", "tiny", "--json")
-    plan = json.loads(result.stdout)
-    assert (plan["output_width_hr_px"], plan["output_height_hr_px"]) == (240, 160)
-    assert (plan["tiles"], plan["chunks"], plan["output_bytes"]) == (1, 1, 240 * 160 * 3)
-    assert "output_bytes           96000" in run("info", scene).stdout
-    assert [p.name for p in scene.parent.iterdir()] == ["in.tif"]
-
-
-@pytest.mark.parametrize(
-    ("name", "more", "scale"), [("tiny", [], 4), ("tiny-x8", [], 8), ("bicubic", ["-s", "2"], 2)]
-)
-def test_info_describes_a_model(name: str, more: list[str], scale: int) -> None:
-    facts = json.loads(run("info", name, *more, "--json").stdout)
-    assert facts["scale"] == scale
-    assert (facts["parameters"] > 1e6) == name.startswith("tiny")
-    assert len(facts["weights_sha256"]) == (64 if name.startswith("tiny") else 0)
-    assert f"scale                  {scale}" in run("info", name, *more).stdout
-
-
-def test_info_of_nothing() -> None:
-    fails(run("info", "tinny"), "no model 'tinny': give a bundled name")
-    fails(run("info", "gone.tif"), "gone.tif does not exist")
-
-
-def test_import_weights_refuses_what_is_none(tmp_path: Path) -> None:
-    target = tmp_path / "base-x4.safetensors"
-    wrong = tmp_path / "wrong.pkl"
-    wrong.write_bytes(b"not a pickle")
-    fails(run("import-weights", wrong, target, "--scale", 4), "not a PyTorch weight file")
-    fails(run("import-weights", tmp_path / "no.pkl", target, "--scale", 4), "no weight file")
-    fails(run("import-weights", wrong, target, "--scale", 3), "2, 4 or 8, got 3")
-    assert not target.exists()
-    target.write_text("mine")
-    fails(run("import-weights", wrong, target, "--scale", 4), "or --overwrite")
-    assert target.read_text() == "mine"
-
-
-def test_interpolate_makes_a_model_between(scene: Path, tmp_path: Path) -> None:
-    target = tmp_path / "half.safetensors"
-    arguments = ["interpolate", "tiny-x4-faithful", "tiny-x4", target]
-    result = run(*arguments, "--amount", 0.5)
-    assert result.exit_code == 0, result.output
-    assert result.stdout.startswith(f"{target}  sha256 ")
-    outputs: list[Any] = []
-    for model in ("tiny-x4-faithful", target, "tiny-x4"):
-        out = tmp_path / f"{len(outputs)}.tif"
-        assert run("upscale", scene, out, "--model", model).exit_code == 0
-        outputs.append(read(out).astype(float))
-    faithful, between, sharp = outputs
-    whole = np.abs(sharp - faithful).mean()
-    assert 0 < np.abs(between - faithful).mean() < whole
-    assert 0 < np.abs(between - sharp).mean() < whole
-    fails(run(*arguments, "--amount", 0.5), "exists: give another name or --overwrite")
-    fails(run(*arguments, "--amount", 2, "--overwrite"), "amount must be in [0, 1], got 2")
-
-
-def test_train_shows_the_config_it_would_use(tmp_path: Path) -> None:
-    base = [
-        "train",
-        "student",
-        "--config",
-        "tiny-x4",
-        "--data",
-        tmp_path,
-        "--out",
-        tmp_path / "run",
-    ]
-    result = run(*base, "--dry-run", "--set", "steps=7", "--set", "loss.lpips=0.5")
-    assert result.exit_code == 0, result.output
-    config = json.loads(result.stdout)
-    assert (config["steps"], config["loss"]["lpips"]) == (7, 0.5)
-    assert config["model"]["name"] == "tiny-x4"
-    fails(run(*base, "--dry-run", "--set", "stepps=7"), "stepps: Unexpected keyword argument")
-    fails(run(*base, "--dry-run", "--set", "steps"), "expected key=value, got 'steps'")
-    fails(run(*base, "--dry-run", "--set", "steps=-1"), "steps")
-    base[3] = "tiny-x5"
-    fails(run(*base, "--dry-run"), "no preset 'tiny-x5': there are compact-x4")
-    assert not (tmp_path / "run").exists()
-
-
-def test_training_without_images(tmp_path: Path) -> None:
-    result = run(
-        "train", "student", "--config", "tiny-x4", "--data", tmp_path / "no", "--out", tmp_path
-    )
-    fails(result, "no folder")
-
-
-def test_demo_with_a_scene_of_ones_own(tmp_path: Path) -> None:
-    src = write_raster(tmp_path / "mine.tif", byte_picture(3, 60, 60), photometric="RGB")
-    result = run("demo", "--out", tmp_path / "demo", "--scene", src, *BICUBIC)
-    assert result.exit_code == 0, result.output
-    assert f"GeoTIFF       {tmp_path / 'demo' / 'mine_x4.tif'}" in result.stdout
-    assert read(tmp_path / "demo" / "mine_x4.tif").shape == (3, 240, 240)
-    with Image.open(tmp_path / "demo" / "before_after.png") as image:
-        assert image.width > 1000
-    fails(run("demo", "--out", src), "cannot make the folder")
-
-
-@pytest.mark.slow
-def test_the_generated_demo(tmp_path: Path) -> None:
-    result = run("demo", "--out", tmp_path)
-    assert result.exit_code == 0, result.output
-    names = {"scene.tif", "scene_x4.tif", "before_after.png"}
-    assert names == {path.name for path in tmp_path.iterdir()}
-    assert read(tmp_path / "scene_x4.tif").shape == (3, 1280, 1280)
-
-
-def test_version_and_help() -> None:
-    assert run("--version").stdout.startswith("slimdiffsr 0.")
-    assert run().exit_code == 2
-    for command in (
-        "upscale",
-        "info",
-        "import-weights",
-        "interpolate",
-        "evaluate",
-        "draw",
-        "demo",
-        "train",
-    ):
-        assert command in run("--help").stdout
-        assert run(command, "--help").exit_code == 0
-    assert run("frobnicate").exit_code == 2
-    assert run("upscale", "--frobnicate").exit_code == 2
-
-
-# ---------------------------------------------------------------------------------------------
-# rio slimdiffsr
-
-
-def test_rio_runs_the_same_commands(scene: Path) -> None:
-    def rio(*arguments: object) -> Any:
-        return ClickRunner().invoke(rio_command, [str(argument) for argument in arguments])
-
-    help_text = rio("--help")
-    assert help_text.exit_code == 0
-    assert "rio slimdiffsr" in help_text.output
-    assert "upscale" in help_text.output
-    out = scene.with_name("out.tif")
-    assert rio("upscale", scene, out, *BICUBIC).exit_code == 0
-    assert read(out).shape == (3, 160, 200)
-    fails(
-        rio("upscale", scene.with_name("gone.tif"), scene.with_name("o.tif")),
-        "gone.tif does not exist",
-    )
-
-
-def test_rio_finds_the_plugin() -> None:
-    from importlib.metadata import entry_points
-
-    (found,) = entry_points(group="rasterio.rio_plugins", name="slimdiffsr")
-    assert found.load() is rio_command
-
-
-# ---------------------------------------------------------------------------------------------
-# Processes: start-up, terminals, signals
-
-
-def test_help_waits_for_nothing_heavy() -> None:
-    code = (
-        "import sys\n"
-        "from slimdiffsr.cli import app\n"
-        "try: app(['--help'])\n"
-        "except SystemExit as end: assert end.code == 0\n"
-        "heavy = {'torch', 'rasterio', 'numpy', 'pydantic', 'safetensors'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
-    )
-    times = []
-    for _ in range(2):
-        started = time.monotonic()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        times.append(time.monotonic() - started)
-        assert done.returncode == 0, done.stderr
-        assert "upscale" in done.stdout
-    assert min(times) < 2  # 0.2 s on an idle machine; the promise is 0.5 s
-
-
-def test_a_pipe_gets_no_progress_and_no_colours(scene: Path) -> None:
-    command = [
-        *SLIMDIFFSR,
-        "upscale",
-        str(scene),
-        str(scene.with_name("o.tif")),
-        *BICUBIC,
-        "--json",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0
-    assert json.loads(done.stdout)[0]["tiles_run"] == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert "\x1b" not in done.stdout + done.stderr
-
-
-@pytest.mark.skipif(os.name != "posix", reason="no pseudo-terminals on this system")
-def test_a_terminal_gets_progress_on_stderr(scene: Path) -> None:
-    import pty
-
-    master, slave = pty.openpty()
-    command = [*SLIMDIFFSR, "upscale", str(scene), str(scene.with_name("out.tif")), *BICUBIC]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=slave, env={**os.environ, "TERM": "xterm"}
-    )
-    os.close(slave)
-    seen = b""
-    while True:
-        try:
-            part = os.read(master, 4096)
-        except OSError:  # Linux's way to say that the other end is closed
-            break
-        if not part:
-            break
-        seen += part
-    os.close(master)
-    assert process.communicate()[0] == b""
-    assert process.returncode == 0
-    assert b"in.tif" in seen
-    assert b"Mpx/s" in seen
-    assert b"%" in seen
-
-
-@pytest.mark.skipif(os.name != "posix", reason="no SIGINT for one process on this system")
-def test_ctrl_c_leaves_a_run_that_the_same_command_resumes(tmp_path: Path) -> None:
-    src = write_raster(tmp_path / "in.tif", byte_picture(3, 256, 384), photometric="RGB")
-    out, whole = tmp_path / "out.tif", tmp_path / "whole.tif"
-    command = [*SLIMDIFFSR, "upscale", str(src), str(out), "--chunk", "512", "--overlap", "0"]
-    process = subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell starts background jobs with SIGINT ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    partial = tmp_path / "out.tif.partial"
-    deadline = time.monotonic() + 60
-    while not list(partial.glob("chunk-*.tif")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    assert stderr.count("\n") == 1
-    assert "finished chunks are kept, and the same command resumes" in stderr
-    assert not out.exists()
-    result = run("upscale", src, out, "--chunk", 512, "--overlap", 0, "--json")
-    assert result.exit_code == 0, result.output
-    (report,) = json.loads(result.stdout)
-    assert 0 < report["chunks_resumed"] < 6
-    assert not partial.exists()
-    assert run("upscale", src, whole, "--chunk", 512, "--overlap", 0).exit_code == 0
-    assert out.read_bytes() == whole.read_bytes()
-
-
-def test_ctrl_c_at_any_other_moment_is_no_traceback(
-    scene: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stop(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("slimdiffsr.upscale.Upscaler.from_pretrained", stop)
-    result = run("upscale", scene, scene.with_name("out.tif"))
-    assert result.exit_code == 130
-    assert result.stderr == "stopped; the same command goes on from here\n"

@@ -259,3 +259,13 @@ def test_the_published_weights_give_the_published_value() -> None:
         a = torch.rand(10, 3, 100, 100) * 2 - 1
         b = torch.rand(10, 3, 100, 100) * 2 - 1
     assert float(model(a, b).mean()) == pytest.approx(0.1008, abs=5e-5)
+
+
+def test_without_lpips_weights_the_error_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(DataError, match="--lpips FILE"):
+        load_lpips(None)
+    with pytest.raises(WeightsError, match=r"none\.safetensors"):
+        load_lpips(tmp_path / "none.safetensors")

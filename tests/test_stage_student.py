@@ -1,0 +1,100 @@
+"""A student, with its adversary and LPIPS."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from students import micro_training, write_images, write_lpips
+from test_training import scalars
+
+from slimdiffsr.checkpoint import load_model
+from slimdiffsr.config import TrainConfig
+from slimdiffsr.stages import RunPaths, train_student
+from slimdiffsr.state import load_state
+from slimdiffsr.training import (
+    STATE_FILE,
+    Progress,
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> RunPaths:
+    # Validation images of unequal, odd sizes, all smaller than the usual picture.
+    write_images(tmp_path / "data", [(100, 70), (90, 130)])
+    (tmp_path / "data" / "broken.png").write_bytes(b"")
+    lpips = write_lpips(tmp_path / "lpips.safetensors")
+    return RunPaths(data=(tmp_path / "data",), out=tmp_path / "whole", lpips=lpips)
+
+
+def test_a_student_cut_and_resumed_ends_with_the_same_weights(paths: RunPaths) -> None:
+    config = micro_training()
+    losses: list[Progress] = []
+    result = train_student(config, paths, on_progress=losses.append)
+    assert (result.step, result.finished, result.unreadable) == (6, True, 1)
+    # LPIPS joins after one step and the adversary after two.
+    assert [sorted(p.losses) for p in losses[:3]] == [
+        ["l1"], ["l1", "lpips"], ["adversary", "gan", "l1", "lpips"],
+    ]  # fmt: skip
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 4:
+            raise KeyboardInterrupt
+
+    torch.rand(7)  # the global generator must not matter
+    cut = dataclasses.replace(paths, out=paths.out.with_name("cut"))
+    with pytest.raises(KeyboardInterrupt):
+        train_student(config, cut, on_progress=stop)
+    rest: list[Progress] = []
+    assert train_student(config, cut, on_progress=rest.append).finished
+    assert [dict(p.losses) for p in rest] == [dict(p.losses) for p in losses[4:]]
+
+    for name in ("model.safetensors", STATE_FILE):
+        first, second = load_file(paths.out / name), load_file(cut.out / name)
+        assert first.keys() == second.keys()
+        for key, value in first.items():
+            assert torch.equal(value, second[key]), (name, key)
+
+    check_outputs(paths.out, config)
+
+
+def check_outputs(out: Path, config: TrainConfig) -> None:
+    """What a finished run leaves: pictures, curves, the config, and averaged weights."""
+    for step in (3, 6):
+        with Image.open(out / "validation" / f"{step:07d}.png") as picture:
+            # LR, SR and HR side by side, sides cut to multiples of 32; narrower rows are filled.
+            assert picture.size == (3 * 96, 64 + 128)
+            assert np.asarray(picture).std() > 10
+    curves = scalars(out)
+    assert {"l1", "lpips", "gan", "adversary", "val/psnr_y", "val/lpips"} <= curves.keys()
+    assert [step for step, _ in curves["val/ssim_y"]] == [3, 6]
+    assert json.loads((out / "config.json").read_text())["steps"] == 6
+    loaded = load_model(str(out))
+    assert loaded.config == config.model
+    assert loaded.metadata["step"] == "6"
+    state = load_state(out / STATE_FILE)
+    weights, raw = loaded.model.state_dict(), state["modules"]["student"]
+    for key, value in state["averages"]["student"].items():
+        assert torch.equal(weights[key], value)
+    assert any(not torch.equal(weights[key], raw[key]) for key in weights)
+
+
+def test_training_starts_from_given_weights(
+    paths: RunPaths,
+) -> None:
+    config = micro_training(steps=1, lr=1e-9, lr_adversary=1e-9, lr_final=None, ema=0.0)
+    train_student(dataclasses.replace(config, seed=5), paths)
+    start = paths.out / "model.safetensors"
+    other = dataclasses.replace(paths, out=paths.out.with_name("other"), start=start)
+    train_student(config, other)
+    given = load_file(start)
+    for key, value in load_file(other.out / "model.safetensors").items():
+        torch.testing.assert_close(value, given[key], rtol=0, atol=1e-6)
