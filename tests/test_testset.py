@@ -235,7 +235,7 @@ def test_a_full_or_read_only_disk_is_an_error_that_says_what_to_do(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot write the test set"):
+    with pytest.raises(OutputError, match=r"cannot write .*file/set"):
         make_testset(source, tmp_path / "file" / "set")
 
     def full(*_: object) -> None:

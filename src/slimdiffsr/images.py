@@ -19,7 +19,7 @@ from torch import Tensor
 from slimdiffsr.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 __all__ = ["Rgb8", "encode_png", "image_size", "read_rgb8", "to_rgb8", "to_signed"]
 
@@ -76,7 +76,7 @@ def to_rgb8(rgb: Tensor) -> Rgb8:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image]:
+def _opened(path: Path) -> Iterator[ImageFile]:
     try:
         from PIL import Image
     except ImportError:
@@ -90,12 +90,12 @@ def _opened(path: Path) -> Iterator[Image]:
         raise DataError(f"cannot read the image {path}: {error}") from None
 
 
-def _refuse_clipping(image: Image) -> None:
+def _refuse_clipping(image: ImageFile) -> None:
     if image.mode.startswith(("I", "F")):  # Pillow would clip their values at 255
         raise ValueError(f"8-bit images are needed, this one is of mode {image.mode}")
 
 
-def _kind(image: Image) -> str:
+def _kind(image: ImageFile) -> str:
     # Pillow hands 16-bit colour out as 8-bit without a word; the raw mode tells.
     if any(";16" in str(tile[3]) for tile in image.tile) or image.mode.startswith("I"):
         return "16-bit or deeper"
