@@ -186,7 +186,7 @@ def test_the_scale_asked_for_must_be_the_models(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(BUNDLED))
 def test_a_bundled_model_loads_and_is_the_published_file(name: str) -> None:
     path = resolve(name)
-    assert path.stat().st_size < 5_000_000
+    assert path.stat().st_size < (5_000_000 if name.startswith("tiny") else 25_000_000)
     loaded = load_model(name)
     assert loaded.sha256 == BUNDLED[name] == file_sha256(path)
     assert loaded.model_id == name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from slimdiffsr.config import (
     DistillConfig,
@@ -22,9 +22,23 @@ from slimdiffsr.config import (
 )
 from slimdiffsr.errors import ConfigError
 
-__all__ = ["PRESETS", "choose_preset", "load_preset", "tiny_model", "tiny_training"]
+__all__ = ["MICRO", "PRESETS", "choose_preset", "load_preset", "tiny_model", "tiny_training"]
 
 T = TypeVar("T", bound=LoopConfig)
+
+# The loop of all runs that are for tests of the whole pipeline alone.
+MICRO: dict[str, Any] = {
+    "steps": 300,
+    "batch": 4,
+    "crop_hr_px": 64,
+    "lr": 1e-3,
+    "workers": 0,
+    "log_every": 20,
+    "save_every": 100,
+    "validate_every": 100,
+    "validation_images": 2,
+    "flip_all": True,
+}
 
 
 def tiny_model(scale: Literal[4, 8] = 4) -> ModelConfig:
@@ -154,16 +168,7 @@ def micro_training() -> TrainConfig:
         discriminator_width=8,
         distill=DistillConfig(samples=128),
         init="teacher",
-        steps=300,
-        batch=4,
-        crop_hr_px=64,
-        lr=1e-3,
-        workers=0,
-        log_every=20,
-        save_every=100,
-        validate_every=100,
-        validation_images=2,
-        flip_all=True,
+        **MICRO,
     )
 
 

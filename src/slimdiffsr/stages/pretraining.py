@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -12,6 +12,7 @@ from slimdiffsr.config import Count, Index, LoopConfig, Rate, Recipe, Weight
 from slimdiffsr.diffusion import PredictionType
 from slimdiffsr.models.spec import COMPACT, LATENT_PX, UNetSpec
 from slimdiffsr.networks import EstimatorSpec
+from slimdiffsr.presets import MICRO
 
 __all__ = ["PRIORS", "UNCERTAINTIES", "PriorConfig", "UncertaintyConfig"]
 
@@ -100,25 +101,12 @@ def compact_prior() -> PriorConfig:
     )
 
 
-_MICRO: dict[str, Any] = {
-    "steps": 300,
-    "batch": 4,
-    "crop_hr_px": 64,
-    "lr": 1e-3,
-    "workers": 0,
-    "log_every": 20,
-    "save_every": 100,
-    "validate_every": 100,
-    "validation_images": 2,
-    "flip_all": True,
-}
-
 UNCERTAINTIES: dict[str, UncertaintyConfig] = {
     "paper-x4": paper_uncertainty(4),
     "paper-x8": paper_uncertainty(8),
     "compact-x4": compact_uncertainty(4),
     "compact-x8": compact_uncertainty(8),
-    "micro": UncertaintyConfig(estimator=EstimatorSpec(width=16), mean_only_steps=20, **_MICRO),
+    "micro": UncertaintyConfig(estimator=EstimatorSpec(width=16), mean_only_steps=20, **MICRO),
 }
 
 # The paper's teacher starts from Stable Diffusion: there is no prior of its size to train.
@@ -139,6 +127,6 @@ PRIORS: dict[str, PriorConfig] = {
         ),
         sample_steps=4,
         ema=0.99,
-        **_MICRO,
+        **MICRO,
     ),
 }

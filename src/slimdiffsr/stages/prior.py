@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -13,7 +12,6 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor
 from torch.nn import functional as F
 
-from slimdiffsr.config import to_dict
 from slimdiffsr.degrade import image_generator
 from slimdiffsr.diffusion import (
     PredictionType,
@@ -31,7 +29,7 @@ from slimdiffsr.stages.pictures import save_rows
 from slimdiffsr.stages.pretraining import PriorConfig
 from slimdiffsr.stages.run import RunPaths, fresh, start_run
 from slimdiffsr.stages.validation import STREAM, validation_set
-from slimdiffsr.training import Progress, TrainResult, train
+from slimdiffsr.training import Progress, TrainResult
 
 __all__ = ["sample", "train_prior"]
 
@@ -54,16 +52,12 @@ def train_prior(
     """
     run = start_run(config, paths, degraded=False)
     task = PriorTask(config, paths, codec, run.accelerator)
-    result = train(
-        config, task, run.batches, paths.out, run.accelerator,
-        max_minutes=max_minutes, on_progress=on_progress, files_of=run.files_of,
-    )  # fmt: skip
+    result = run.loop(task, max_minutes=max_minutes, on_progress=on_progress)
     if run.accelerator.is_main_process:
-        about = {"step": str(result.step), "train_config": json.dumps(to_dict(config))}
-        about |= {"prediction": config.prediction, **describe_codec(codec)}
+        about = run.about(result) | describe_codec(codec) | {"prediction": config.prediction}
         unet = task.learner.averaged()
         save_network(paths.out / UNET_FILE, unet, config.unet, "unet", about)
-    return run.count(result)
+    return result
 
 
 class PriorTask:

@@ -24,7 +24,7 @@ from slimdiffsr.models.sd_vae import KLCodec
 from slimdiffsr.models.spec import UNetSpec
 from slimdiffsr.models.unet import UNet
 from slimdiffsr.stages.processes import join
-from slimdiffsr.training import Batches, TrainResult
+from slimdiffsr.training import Batches, Progress, Task, TrainResult, train
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -58,17 +58,33 @@ class RunPaths:
 class Run:
     """A run that is ready to loop."""
 
+    config: LoopConfig
+    out: Path
     accelerator: Accelerator
     batches: Batches
     files_of: Callable[[int], list[Path]]  # the images in a step's batch
     unreadable: int  # images whose header could not be read
     too_small: int  # images smaller than the crop
 
-    def count(self, result: TrainResult) -> TrainResult:
-        """The result with the images that were passed over before the first step."""
+    def loop(
+        self,
+        task: Task,
+        *,
+        max_minutes: float | None,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> TrainResult:
+        """Train; the result also counts the images that were passed over before the first step."""
+        result = train(
+            self.config, task, self.batches, self.out, self.accelerator,
+            max_minutes=max_minutes, on_progress=on_progress, files_of=self.files_of,
+        )  # fmt: skip
         return dataclasses.replace(
             result, unreadable=result.unreadable + self.unreadable, too_small=self.too_small
         )
+
+    def about(self, result: TrainResult) -> dict[str, str]:
+        """Metadata for what the run leaves: steps done, and the config."""
+        return {"step": str(result.step), "train_config": json.dumps(to_dict(self.config))}
 
 
 def start_run(config: LoopConfig, paths: RunPaths, *, degraded: bool = True) -> Run:
@@ -105,7 +121,10 @@ def start_run(config: LoopConfig, paths: RunPaths, *, degraded: bool = True) -> 
         processes=accelerator.num_processes,
     )
     files_of = partial(batch_files, config, pairs)
-    return Run(accelerator, batches, files_of, len(images.unreadable), len(images.too_small))
+    return Run(
+        config, paths.out, accelerator, batches, files_of,
+        len(images.unreadable), len(images.too_small),
+    )  # fmt: skip
 
 
 def _degrade(config: LoopConfig, hr: Tensor, rngs: list[torch.Generator]) -> Tensor:

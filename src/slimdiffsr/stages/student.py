@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from slimdiffsr.checkpoint import load_strict, load_tensors, save_model
-from slimdiffsr.config import TrainConfig, to_dict
+from slimdiffsr.config import TrainConfig
 from slimdiffsr.errors import ConfigError
 from slimdiffsr.models.sd_vae import Taesd
 from slimdiffsr.models.student import (
@@ -42,7 +41,7 @@ from slimdiffsr.stages.run import (
 from slimdiffsr.stages.validation import score, validation_set
 from slimdiffsr.teacher import Teacher
 from slimdiffsr.teacher_files import load_teacher
-from slimdiffsr.training import Average, Progress, TrainResult, train
+from slimdiffsr.training import Average, Progress, TrainResult
 
 __all__ = ["train_student"]
 
@@ -61,14 +60,12 @@ def train_student(
     """
     run = start_run(config, paths)
     task = StudentTask(config, paths, run.accelerator)
-    result = train(
-        config, task, run.batches, paths.out, run.accelerator,
-        max_minutes=max_minutes, on_progress=on_progress, files_of=run.files_of,
-    )  # fmt: skip
+    result = run.loop(task, max_minutes=max_minutes, on_progress=on_progress)
     if run.accelerator.is_main_process:
-        about = {"step": str(result.step), "train_config": json.dumps(to_dict(config))}
-        save_model(paths.out / "model.safetensors", task.averaged(), config.model, about)
-    return run.count(result)
+        save_model(
+            paths.out / "model.safetensors", task.averaged(), config.model, run.about(result)
+        )
+    return result
 
 
 def find_teacher(config: TrainConfig, paths: RunPaths) -> Teacher | None:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from slimdiffsr.checkpoint import write_atomically
-from slimdiffsr.config import to_dict
 from slimdiffsr.errors import WeightsError
 from slimdiffsr.losses import total_variation
 from slimdiffsr.models.student import enlarge_bicubic
@@ -40,7 +39,7 @@ from slimdiffsr.teacher_files import (
     hash_base,
     save_adapted,
 )
-from slimdiffsr.training import STATE_FILE, Average, Progress, TrainResult, train
+from slimdiffsr.training import STATE_FILE, Average, Progress, TrainResult
 
 __all__ = ["train_teacher"]
 
@@ -80,14 +79,12 @@ def train_teacher(
     rng = torch.Generator().manual_seed(config.seed)
     fresh(lambda: adapted(teacher, adaptation, rng), config.seed)
     task = TeacherTask(config, paths, teacher, run.accelerator)
-    result = train(
-        config, task, run.batches, paths.out, run.accelerator,
-        max_minutes=max_minutes, on_progress=on_progress, files_of=run.files_of,
-    )  # fmt: skip
+    result = run.loop(task, max_minutes=max_minutes, on_progress=on_progress)
     if run.accelerator.is_main_process:
-        about = {"step": str(result.step), "train_config": json.dumps(to_dict(config))}
-        save_adapted(paths.out / "teacher.safetensors", teacher, adaptation, hashes, about)
-    return run.count(result)
+        save_adapted(
+            paths.out / "teacher.safetensors", teacher, adaptation, hashes, run.about(result)
+        )
+    return result
 
 
 def check_base(out: Path, hashes: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from slimdiffsr.config import Count, LoopConfig, Rate, Recipe, StudentLoss, Weight
 from slimdiffsr.models.spec import PredictorSpec
+from slimdiffsr.presets import MICRO
 
 __all__ = ["TEACHERS", "TeacherConfig"]
 
@@ -79,17 +80,8 @@ def micro_teacher() -> TeacherConfig:
         decoder_rank=2,
         loss=StudentLoss(lpips=0.5, gan=0.05, gan_from=20),
         discriminator_width=8,
-        steps=300,
-        batch=4,
-        crop_hr_px=64,
-        lr=1e-3,
         weight_decay=1e-2,
-        workers=0,
-        log_every=20,
-        save_every=100,
-        validate_every=100,
-        validation_images=2,
-        flip_all=True,
+        **MICRO,
     )
 
 

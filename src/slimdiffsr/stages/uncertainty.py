@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,6 @@ import torch
 from accelerate.accelerator import Accelerator
 from torch import Tensor
 
-from slimdiffsr.config import to_dict
 from slimdiffsr.images import to_rgb8
 from slimdiffsr.losses import uncertainty_loss
 from slimdiffsr.metrics import psnr_y
@@ -26,7 +24,7 @@ from slimdiffsr.stages.pictures import grey, save_rows
 from slimdiffsr.stages.pretraining import UncertaintyConfig
 from slimdiffsr.stages.run import RunPaths, fresh, start_run
 from slimdiffsr.stages.validation import validation_set
-from slimdiffsr.training import Progress, TrainResult, train
+from slimdiffsr.training import Progress, TrainResult
 
 __all__ = ["train_uncertainty"]
 
@@ -46,16 +44,12 @@ def train_uncertainty(
     """
     run = start_run(config, paths)
     task = UncertaintyTask(config, paths, codec, run.accelerator)
-    result = train(
-        config, task, run.batches, paths.out, run.accelerator,
-        max_minutes=max_minutes, on_progress=on_progress, files_of=run.files_of,
-    )  # fmt: skip
+    result = run.loop(task, max_minutes=max_minutes, on_progress=on_progress)
     if run.accelerator.is_main_process:
-        about = {"step": str(result.step), "train_config": json.dumps(to_dict(config))}
-        about |= describe_codec(codec)
+        about = run.about(result) | describe_codec(codec)
         estimator = task.learner.averaged()
         save_network(paths.out / ESTIMATOR_FILE, estimator, config.estimator, "estimator", about)
-    return run.count(result)
+    return result
 
 
 class UncertaintyTask:
