@@ -213,7 +213,7 @@ def test_nothing_that_can_be_scored_is_an_error(data: Path, tmp_path: Path) -> N
 def test_ctrl_c_keeps_what_is_scored_and_the_same_command_goes_on(
     data: Path, tmp_path: Path
 ) -> None:
-    write_set(data, images=20)
+    write_set(data, images=12)
     out = tmp_path / "out"
     command = ["-m", "tiny-x4", "--data", data, "--out", out, "--no-save-outputs"]
     source = Path(__file__).parents[1] / "src"
@@ -235,10 +235,10 @@ def test_ctrl_c_keeps_what_is_scored_and_the_same_command_goes_on(
     kept = store.read_text().splitlines()
     result = run("evaluate", *command)
     assert result.exit_code == 0, result.output
-    assert "| tiny-x4 | 20 |" in result.stdout
+    assert "| tiny-x4 | 12 |" in result.stdout
     # Only the last line may have been torn; nothing is made or measured twice.
     lines = store.read_text().splitlines()
     assert lines[: len(kept) - 1] == kept[:-1]
     assert len(set(lines)) == len(lines)
     made = [line for line in lines if '"measure"' not in line and line.endswith("}")]
-    assert len(made) == 20
+    assert len(made) == 12
