@@ -38,7 +38,6 @@ __all__ = [
 BASELINES = {"bicubic": Bicubic, "lanczos": Lanczos}
 BASELINE_SCALES = (2, 4, 8)
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Colour = Literal["low-frequency", "official", "none"]
 
