@@ -26,8 +26,14 @@ from slimdiffsr.degrade import image_generator
 from slimdiffsr.errors import ConfigError, TrainingError
 from slimdiffsr.networks import load_codec
 from slimdiffsr.presets import PRESETS
-from slimdiffsr.stages import RunPaths, train_student, train_teacher, train_uncertainty
-from slimdiffsr.stages.pretraining import UNCERTAINTIES
+from slimdiffsr.stages import (
+    RunPaths,
+    train_prior,
+    train_student,
+    train_teacher,
+    train_uncertainty,
+)
+from slimdiffsr.stages.pretraining import PRIORS, UNCERTAINTIES
 from slimdiffsr.stages.processes import join, rows_of
 from slimdiffsr.stages.run import start_run
 from slimdiffsr.state import load_state
@@ -88,9 +94,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_stages(out: Path, base: TeacherBase, paths: RunPaths, merged: Path) -> None:
-    """Stages at their smallest, and the losses of each step as JSON lines; not the prior, whose
-    shares of noise are tested where it is.
-    """
+    """All stages at their smallest, and the losses of each step as JSON lines."""
     few: dict[str, Any] = {
         "steps": 2,
         "batch": 2,
@@ -114,6 +118,8 @@ def run_stages(out: Path, base: TeacherBase, paths: RunPaths, merged: Path) -> N
         UNCERTAINTIES["micro"], **(few | {"batch": 4, "accumulate": 2, "mean_only_steps": 1})
     )
     train_uncertainty(uncertainty, at("uncertainty"), codec, on_progress=note("uncertainty"))
+    prior = dataclasses.replace(PRIORS["micro"], **(few | {"batch": 4, "accumulate": 2}))
+    train_prior(prior, at("prior"), codec, on_progress=note("prior"))
     teacher = micro_teacher(**(few | {"batch": 4, "accumulate": 2}))
     train_teacher(teacher, at("teacher"), base, on_progress=note("teacher"))
     if not merged.exists():
@@ -128,6 +134,7 @@ def run_stages(out: Path, base: TeacherBase, paths: RunPaths, merged: Path) -> N
 
 WRITTEN = {
     "uncertainty": "estimator.safetensors",
+    "prior": "unet.safetensors",
     "teacher": "teacher.safetensors",
     "student": "model.safetensors",
 }

@@ -1,4 +1,4 @@
-"""What the commands say of a training run."""
+"""What the commands say while they run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from slimdiffsr.cli.show import tell_training, training_progress
+from slimdiffsr.cli.show import counting_progress, tell_training, training_progress
 from slimdiffsr.training import Progress, TrainResult
 
 STEP = Progress(3, 10, images_per_s=12.5, memory_gib=1.5, losses={"l1": 0.25, "gan": 1.0})
@@ -33,6 +33,16 @@ def test_a_terminal_gets_a_bar_with_speed_memory_and_losses(
         show(STEP)
     for part in ("step 3/10", "12.5 images/s 1.5 GiB l1 0.2500 gan 1.0000"):
         assert part in screen.getvalue()
+    with counting_progress("images") as count:
+        count(2, 48, "tiny-x4")
+    for part in ("images", "2/48", "tiny-x4"):
+        assert part in screen.getvalue()
+
+
+def test_a_pipe_gets_no_bar_of_what_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    with counting_progress("images") as count:
+        count(2, 48)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_the_end_of_a_run_is_told_once_with_what_was_passed_over(
