@@ -196,6 +196,7 @@ def _spandrel_there() -> bool:
 
 @pytest.mark.skipif(not _spandrel_there(), reason="spandrel, which needs torchvision, is not here")
 @pytest.mark.parametrize("kind", ["esrgan", "swinir"])
+@pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")  # spandrel's SwinIR
 def test_weights_of_known_architectures_run_as_spandrel_runs_them(
     tmp_path: Path, kind: str
 ) -> None:
