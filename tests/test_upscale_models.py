@@ -140,8 +140,8 @@ def test_a_device_that_is_not_there_is_an_error(
         ("auto", "mps", True, torch.float32),
         ("auto", "cuda", True, torch.bfloat16),
         ("auto", "cuda", False, torch.float16),
-        ("float32", "cuda", True, torch.float32),
-        ("bfloat16", "cpu", False, torch.bfloat16),
+        ("fp32", "cuda", True, torch.float32),
+        ("bf16", "cpu", False, torch.bfloat16),
     ],
 )
 def test_precision_follows_the_device(
@@ -156,13 +156,13 @@ def test_precision_follows_the_device(
 
 
 def test_an_unknown_precision_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="float32, bfloat16, float16, got 'half'"):
+    with pytest.raises(ConfigError, match="fp32, bf16, fp16, got 'half'"):
         Upscaler.from_pretrained("bicubic", precision="half")
 
 
 def test_bfloat16_on_the_cpu_is_close_to_float32() -> None:
     image = rgb(24, 24)
-    low = Upscaler.from_pretrained("tiny-x4", precision="bfloat16").upscale(image)
+    low = Upscaler.from_pretrained("tiny-x4", precision="bf16").upscale(image)
     full = Upscaler.from_pretrained("tiny-x4").upscale(image)
     difference = np.abs(low.astype(int) - full)
     assert 0 < difference.mean() < 3

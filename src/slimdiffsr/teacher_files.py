@@ -73,6 +73,11 @@ class TeacherBase:
     def __post_init__(self) -> None:
         if self.unet is not None and self.sd_folder is not None:
             raise ConfigError("give --unet FILE or --sd-folder DIR, not both")
+        if self.unet is not None and self.unet.is_dir() and not (self.unet / UNET_FILE).is_file():
+            raise ConfigError(
+                f"{self.unet} has no {UNET_FILE} of train prior; a copy of Stable Diffusion is "
+                "given by --sd-folder"
+            )
 
 
 @checked(frozen=True, slots=True, config=ConfigDict(extra="forbid"))

@@ -38,7 +38,7 @@ __all__ = [
 BASELINES = {"bicubic": Bicubic, "lanczos": Lanczos}
 BASELINE_SCALES = (2, 4, 8)
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Colour = Literal["low-frequency", "official", "none"]
 
 OFFICIAL_PAD_HR_PX = 256  # the released script pads the enlarged image to a multiple of this
@@ -78,9 +78,9 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
     names = {
-        "float32": torch.float32,
-        "bfloat16": torch.bfloat16,
-        "float16": torch.float16,
+        "fp32": torch.float32,
+        "bf16": torch.bfloat16,
+        "fp16": torch.float16,
     }
     if precision not in names:
         raise ConfigError(f"precision must be auto or one of {', '.join(names)}, got {precision!r}")

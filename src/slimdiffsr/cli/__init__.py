@@ -16,11 +16,23 @@ from slimdiffsr.errors import ConfigError, InterruptedRunError, SlimDiffSRError
 
 __all__ = ["app", "main", "rio_command"]
 
-EXTRAS = {"accelerate": "train", "PIL": "train", "tensorboard": "train", "matplotlib": "report"}
+EXTRAS = {"accelerate": "train", "PIL": "report", "tensorboard": "train", "matplotlib": "report"}
+
+RASTERS, TRAINING, COMPARISON, IMPORT = "Rasters", "Training", "Comparison", "Import"
+ORDER = (
+    *("upscale", "info", "demo"),
+    *("train", "merge-teacher", "interpolate"),
+    *("make-testset", "evaluate", "draw", "bench"),
+    *("import-weights", "import-lpips", "import-dists"),
+)
 
 
 class _Friendly(TyperGroup):
     """Errors of ours become one sentence and an exit status, here and under ``rio``."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401  typer's own Context
+        """Commands as ``--help`` shows them; typer itself puts train and draw last."""
+        return sorted(super().list_commands(ctx), key=ORDER.index)
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  typer's own Context
         """Run a command."""
@@ -53,29 +65,33 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (scenes.upscale, scenes.info, scenes.demo):
-    app.command()(command)
-app.command("import-weights")(models.import_weights)
-app.command("import-lpips")(models.import_lpips)
-app.command()(models.interpolate)
-app.command("merge-teacher")(models.merge_teacher)
-app.command("make-testset")(testset.make_testset)
-app.command("import-dists")(testset.import_dists)
-app.command()(evaluate.evaluate)
-app.command()(bench)
+    app.command(rich_help_panel=RASTERS)(command)
+app.command("merge-teacher", rich_help_panel=TRAINING)(models.merge_teacher)
+app.command(rich_help_panel=TRAINING)(models.interpolate)
+app.command("make-testset", rich_help_panel=COMPARISON)(testset.make_testset)
+app.command(rich_help_panel=COMPARISON)(evaluate.evaluate)
+app.command(rich_help_panel=COMPARISON)(bench)
+app.command("import-weights", rich_help_panel=IMPORT)(models.import_weights)
+app.command("import-lpips", rich_help_panel=IMPORT)(models.import_lpips)
+app.command("import-dists", rich_help_panel=IMPORT)(testset.import_dists)
 
-train_app = typer.Typer(help="Train models.", no_args_is_help=True)
+train_app = typer.Typer(
+    help="Train: uncertainty estimator, prior, teacher, student.", no_args_is_help=True
+)
 train_app.command("uncertainty")(train.train_uncertainty)
 train_app.command("prior")(train.train_prior)
 train_app.command("teacher")(train.train_teacher)
 train_app.command("student")(train.train_student)
-app.add_typer(train_app, name="train")
+app.add_typer(train_app, name="train", rich_help_panel=TRAINING)
 
-draw_app = typer.Typer(help="Draw figures.", no_args_is_help=True)
+draw_app = typer.Typer(
+    help="Draw the paper's figures: crops, cost, radar, maps.", no_args_is_help=True
+)
 draw_app.command("crops")(figures.draw_crops)
 draw_app.command("cost")(figures.draw_cost)
 draw_app.command("radar")(figures.draw_radar)
 draw_app.command("maps")(figures.draw_maps)
-app.add_typer(draw_app, name="draw")
+app.add_typer(draw_app, name="draw", rich_help_panel=COMPARISON)
 
 
 def _show_version(wanted: bool) -> None:

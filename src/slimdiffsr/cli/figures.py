@@ -104,7 +104,9 @@ def draw_cost(
         list[str] | None,
         typer.Option(metavar="MODEL=ROW", help="Bench row of a model if names differ; repeat."),
     ] = None,
-    set_name: Annotated[str | None, typer.Option("--set", help="Which set; default: all.")] = None,
+    set_name: Annotated[
+        str | None, typer.Option("--testset", help="Name of one set; default: all images.")
+    ] = None,
     precision: Annotated[
         str | None, typer.Option(help="Of bench's rows; default: the first.")
     ] = None,
@@ -139,7 +141,9 @@ def draw_radar(
         list[str] | None, typer.Option("--model", "-m", help="Repeat; default: all.")
     ] = None,
     metric: Annotated[list[str] | None, typer.Option(help="Repeat, three or more.")] = None,
-    set_name: Annotated[str | None, typer.Option("--set", help="Which set; default: all.")] = None,
+    set_name: Annotated[
+        str | None, typer.Option("--testset", help="Name of one set; default: all images.")
+    ] = None,
 ) -> None:
     """Draw several metrics of a few models at once, as of an ablation (Fig. 13)."""
     from slimdiffsr.evaluate.report import TRUTH

@@ -40,7 +40,8 @@ def train_student(
     config: Annotated[
         str,
         typer.Option(
-            help="A preset: tiny-x4, tiny-x8, paper-x4, paper-x8, compact-x4, compact-x8; or .toml."
+            help="tiny-x4, tiny-x8, and with -faithful behind (L1 alone); tiny-x4-distilled, "
+            "compact-x4, compact-x8, paper-x4, paper-x8, micro; or a .toml file."
         ),
     ],
     data: DataOption,
@@ -74,7 +75,8 @@ def train_student(
 
 def train_teacher(
     config: Annotated[
-        str, typer.Option(help="paper-x4, paper-x8, compact-x4, compact-x8, micro; or .toml.")
+        str,
+        typer.Option(help="paper-x4, paper-x8, compact-x4, compact-x8, micro; or a .toml file."),
     ],
     data: DataOption,
     out: OutOption,
@@ -106,7 +108,8 @@ def train_teacher(
 
 def train_uncertainty(
     config: Annotated[
-        str, typer.Option(help="paper-x4, paper-x8, compact-x4, compact-x8, micro; or .toml.")
+        str,
+        typer.Option(help="paper-x4, paper-x8, compact-x4, compact-x8, micro; or a .toml file."),
     ],
     data: DataOption,
     out: OutOption,
@@ -139,7 +142,7 @@ def train_uncertainty(
 
 
 def train_prior(
-    config: Annotated[str, typer.Option(help="compact-x4, compact-x8, micro; or .toml.")],
+    config: Annotated[str, typer.Option(help="compact-x4, compact-x8, micro; or a .toml file.")],
     data: DataOption,
     out: OutOption,
     codec: FrozenCodecOption = "taesd",

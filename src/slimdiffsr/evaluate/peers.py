@@ -264,7 +264,7 @@ def _tiled(
         overlap_hr_px=min(16, tile_lr_px // 4) * scale,
         model_id="peer",
     )
-    upscaler = Upscaler(_OneByOne(net), spec, device=str(device), precision="float32")
+    upscaler = Upscaler(_OneByOne(net), spec, device=str(device), precision="fp32")
     return lambda rgb_lr, _: upscaler.upscale(rgb_lr, colour="none")
 
 

@@ -156,7 +156,7 @@ class TileRunner:
         if not np.isfinite(results).all():
             raise PredictionError(
                 f"{self.network.model_id} returned values that are not finite: "
-                "try float32, the weights may be damaged"
+                "try the precision fp32, or else the weights may be damaged"
             )
         return results
 

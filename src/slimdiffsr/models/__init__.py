@@ -1,1 +1,1 @@
-"""models."""
+"""The networks: students, teacher, adversaries, learned measures, and their parts."""
