@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -89,8 +90,9 @@ def resolves(name: str) -> bool:
         except ModuleNotFoundError:
             continue
         for part in parts[length:]:
-            if not hasattr(found, part):
-                return part in getattr(found, "__dataclass_fields__", {})
+            if not hasattr(found, part):  # what instances alone have
+                source = inspect.getsource(found)
+                return bool(re.search(rf"self\.{part}\b|^    {part}:", source, re.MULTILINE))
             found = getattr(found, part)
         return True
     return False
