@@ -280,6 +280,8 @@ def test_inputs_that_would_become_one_file(scene: Path, tmp_path: Path) -> None:
     fails(run("upscale", scene, twin, tmp_path / "out", *BICUBIC), "would both become")
     assert not (tmp_path / "out").exists()
     fails(run("upscale", scene, twin, scene, *BICUBIC), "several inputs need a folder as output")
+    fails(run("upscale", scene, twin, tmp_path / "o.tif", *BICUBIC), "o.tif is the name of a file")
+    assert not (tmp_path / "o.tif").exists()
 
 
 def test_a_folder_without_rasters(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -192,10 +192,20 @@ def test_png_refuses_what_it_cannot_hold(tmp_path: Path, dtype: str, bands: int)
     assert [p.name for p in tmp_path.iterdir()] == ["in.tif"]
 
 
-def test_a_wrong_creation_option_is_a_clear_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fmt", "option", "words"),
+    [
+        ("gtiff", {"BLOCKXSIZE": "100"}, "BLOCKXSIZE=100"),
+        ("cog", {"COMPRES": "LZW"}, "does not support creation option COMPRES"),  # a slip
+        ("cog", {"COMPRESS": "ZIPPY"}, "'ZIPPY' is an unexpected value for COMPRESS"),
+    ],
+)
+def test_a_wrong_creation_option_is_a_clear_error(
+    tmp_path: Path, fmt: Literal["cog", "gtiff"], option: dict[str, str], words: str
+) -> None:
     path = write_raster(tmp_path / "in.tif", byte_picture(3, 20, 20))
-    options = SceneOptions(format="gtiff", creation_options={"BLOCKXSIZE": "100"})
-    with pytest.raises(OutputError, match="creation options"):
+    options = SceneOptions(format=fmt, creation_options=option)
+    with pytest.raises(OutputError, match=f"creation options .*{words}"):
         upscale_scene(path, tmp_path / "o.tif", nearest(), options)
     assert not (tmp_path / "o.tif").exists()
 

@@ -262,9 +262,14 @@ def sample_test_images(
         groups = [images_below(root / part) for part in chosen.testing]
         shares = _shares_in_order(wanted, [len(group) for group in groups])
     there, wanted = sum(map(len, groups)), sum(shares) if wanted is None else wanted
-    if there == 0 or sum(shares) < wanted:
+    if there == 0:
         raise DataError(
-            f"{folder} holds {there} test images of {chosen.title}, and {wanted or 'some'} are "
+            f"no test images in {folder}, which is read as {chosen.title}: complete the tree\n"
+            f"{_drawing(root, chosen)}"
+        )
+    if sum(shares) < wanted:
+        raise DataError(
+            f"{folder} holds {there} test images of {chosen.title}, and {wanted} are "
             f"wanted{' evenly of all classes' if chosen.classes else ''}: ask for fewer, or complete "
             f"the tree\n{_drawing(root, chosen)}"
         )

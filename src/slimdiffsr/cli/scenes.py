@@ -188,8 +188,10 @@ def _jobs(paths: list[str], scale: int, format: str) -> list[_Job]:
     if not many and not Path(target).is_dir() and not target.endswith(("/", "\\")):
         return [_Job(inputs[0], Path(target))]
     folder = Path(target)
-    if folder.is_file():
-        raise OutputError(f"several inputs need a folder as output, but {folder} is a file")
+    if folder.is_file() or (folder.suffix.lower() in RASTERS and not folder.is_dir()):
+        raise OutputError(
+            f"several inputs need a folder as output, but {folder} is the name of a file"
+        )
     suffix = ".png" if format == "png" else ".tif"
     jobs = [_Job(path, folder / f"{Path(path).stem}_x{scale}{suffix}") for path in inputs]
     taken: dict[Path, str] = {}

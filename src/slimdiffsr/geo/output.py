@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import logging
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as Xml
@@ -165,13 +167,38 @@ def check_creation_options(header: Header, fmt: OutputFormat, extra: Mapping[str
         with MemoryFile() as memory:  # type: ignore[no-untyped-call]
             with memory.open(driver="GTiff", transform=Affine.scale(2), **small) as dataset:
                 dataset.write(np.zeros((len(header.bands), 64, 64), header.dtype))
-            rasterio.shutil.copy(memory.name, trial, driver=_DRIVERS[fmt], strict=False, **options)
+            with _warnings() as warned:
+                rasterio.shutil.copy(
+                    memory.name, trial, driver=_DRIVERS[fmt], strict=False, **options
+                )
             rasterio.shutil.delete(trial, driver=_DRIVERS[fmt])
+        # An option or value that GDAL does not know is passed over with a warning.
+        wrong = next((words for words in warned if "creation option" in words), "")
     except (*GDAL_ERRORS, ValueError) as error:
+        wrong = _reason(error)
+    if wrong:
         words = ", ".join(f"{key}={value}" for key, value in extra.items())
-        raise OutputError(
-            f"GDAL refuses the creation options {words} for {fmt}: {_reason(error)}"
-        ) from None
+        raise OutputError(f"GDAL refuses the creation options {words} for {fmt}: {wrong}")
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.words: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.words.append(record.getMessage())
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    # What GDAL warns of, which rasterio logs.
+    collector, logger = _Collector(), logging.getLogger("rasterio._env")
+    logger.addHandler(collector)
+    try:
+        yield collector.words
+    finally:
+        logger.removeHandler(collector)
 
 
 def _upper(options: Mapping[str, str]) -> dict[str, str]:
