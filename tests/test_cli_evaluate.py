@@ -118,6 +118,24 @@ def test_one_command_compares_models_peers_and_outputs(data: Path, tmp_path: Pat
             assert image.width > 600
     fails(run("draw", "radar", out, "-m", "nobody", "--out", tmp_path / "x"), "no model 'nobody'")
     fails(run("draw", "radar", tmp_path, "--out", tmp_path / "x"), "report.json")
+    fails(run("draw", "radar", out, *some[:4], "--out", tmp_path / "x"), "three metrics or more")
+
+
+def test_crops_of_an_image_that_the_set_lacks(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    assert run("evaluate", "-m", "bicubic", "--data", data, "--out", out).exit_code == 0
+    drawn = run("draw", "crops", out, "--data", data, "--image", "gone", "--out", tmp_path / "x")
+    fails(drawn, "no image 'gone' in the set: there is 0, 1, 2")
+    assert not (tmp_path / "x").exists()
+    fails(
+        run("evaluate", "-m", "bicubic", "--data", tmp_path / "nowhere", "--out", tmp_path / "y"),
+        "no such folder",
+    )
+    fails(
+        run("evaluate", "-m", "bicubic", "--data", data, "--outputs", "a", "--out", tmp_path / "y"),
+        "NAME=FOLDER",
+    )
+    assert not (tmp_path / "y").exists()
 
 
 def test_several_sets_give_a_table_each_and_a_pooled_one(data: Path, tmp_path: Path) -> None:

@@ -68,6 +68,15 @@ def test_pairs_match_by_stem_and_the_scale_is_told_by_the_first(
         assert (lr.shape, hr.shape) == ((16, 16 + i, 3), (64, 64 + 4 * i, 3))
 
 
+def test_an_unreadable_first_pair_does_not_hide_the_scale(folders: tuple[Path, Path]) -> None:
+    (folders[0] / "a.png").write_text("not an image")
+    assert PairedFolder.open(*folders).scale == 4
+    for name in ("b", "c"):
+        (folders[0] / f"{name}.png").write_text("nor is this")
+    with pytest.raises(DataError, match=r"no pair can be read: cannot read the image .*a\.png"):
+        PairedFolder.open(*folders)
+
+
 def test_files_that_are_no_images_are_left_alone(folders: tuple[Path, Path]) -> None:
     (folders[0] / "notes.txt").write_text("not an image")
     (folders[1] / ".hidden.png").write_text("not an image either")

@@ -97,13 +97,13 @@ def evaluate(
     metrics = choose_metrics(metric, lpips=lpips, weights=weights, device=pick_device(device))
     if (licence := licence_note(metrics)) is not None:
         note(f"note: {licence}")
+    ready = [_ready(outputs or [], pairs.about.get("name", "")) for pairs in sets]
     reports: list[Report] = []
     try:
         with Store.open(out / STORE_FILE) as store:
-            for pairs in sets:
+            for pairs, made in zip(sets, ready, strict=True):
                 name = pairs.describe()["name"]
-                ready = _ready(outputs or [], name)
-                every = [*methods, *(on(pairs) for on in teachers), *ready]
+                every = [*methods, *(on(pairs) for on in teachers), *made]
                 save_to = out / "outputs" / name if save_outputs else None
                 with counting_progress(name) as show:
                     told = _told(show)
@@ -168,6 +168,8 @@ def _find_scale(scale: int | None, methods: list[Method], data: list[Path] | Non
         raise ScaleError(f"models of different scales cannot be compared: {each}")
     if scale is not None or own:
         return scale if scale is not None else next(iter(own))
+    if data and not data[0].is_dir():
+        raise DataError(f"no such folder: {data[0]}")
     there = sorted(data[0].glob("lr_x*")) if data else []
     if data and len(there) != 1:
         raise ScaleError(

@@ -83,6 +83,12 @@ def draw_crops(
     from slimdiffsr.figures.detail import Box
 
     (pairs,) = open_sets([data] if data is not None else [], lr, hr, _single(report, None).scale)
+    unknown = [name for name in image if name not in pairs.names]
+    if unknown:
+        raise ConfigError(
+            f"no image {unknown[0]!r} in the set: there is {', '.join(pairs.names[:8])}"
+            + (" and more" if len(pairs.names) > 8 else "")
+        )
     found = _single(report, pairs.describe()["name"])
     if model:
         _check_models(found, model)
@@ -154,6 +160,8 @@ def draw_radar(
     models = model or [name for name in found.scores if name != TRUTH]
     _check_models(found, models)
     names = metric or [m.name for m in found.measured]
+    if len(set(names)) < 3:
+        raise ConfigError(f"a radar needs three metrics or more, got {', '.join(names)}")
     chosen = [_metric_of(found, name) for name in names]
     values: dict[str, list[float]] = {name: [] for name in models}
     for name in models:

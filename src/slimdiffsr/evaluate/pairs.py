@@ -56,7 +56,7 @@ class PairedFolder:
 
     @classmethod
     def open(cls, lr_dir: Path, hr_dir: Path, scale: int | None = None) -> PairedFolder:
-        """List both folders and match them; without ``scale``, the first pair tells it.
+        """List both folders and match them; without ``scale``, the first readable pair tells it.
 
         Raises:
             DataError: a folder is missing or empty, a stem is doubled, a partner is missing, or
@@ -73,8 +73,7 @@ class PairedFolder:
             more = f" (and {len(alone) - 3} more)" if len(alone) > 3 else ""
             raise DataError(f"pairs match by file stem: {'; '.join(alone[:3])}{more}")
         if scale is None:
-            first = next(iter(lr_files))
-            scale = _whole_scale(lr_files[first], hr_files[first])
+            scale = _whole_scale([(lr_files[stem], hr_files[stem]) for stem in lr_files])
         return cls(lr_files, hr_files, scale, about={"name": lr_dir.absolute().parent.name})
 
     @property
@@ -169,10 +168,18 @@ def files_by_stem(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _whole_scale(lr: Path, hr: Path) -> int:
-    lr_width, hr_width = read_rgb8(lr).shape[1], read_rgb8(hr).shape[1]
-    if hr_width % lr_width:
-        raise DataError(
-            f"{hr} is {hr_width} px wide and {lr} is {lr_width}: no whole scale, so give one"
-        )
-    return int(hr_width // lr_width)
+def _whole_scale(pairs: list[tuple[Path, Path]]) -> int:
+    # Of the first pair that can be read; the others are reported when their turn comes.
+    reasons = []
+    for lr, hr in pairs:
+        try:
+            lr_width, hr_width = read_rgb8(lr).shape[1], read_rgb8(hr).shape[1]
+        except DataError as error:
+            reasons.append(str(error))
+            continue
+        if hr_width % lr_width:
+            raise DataError(
+                f"{hr} is {hr_width} px wide and {lr} is {lr_width}: no whole scale, so give one"
+            )
+        return int(hr_width // lr_width)
+    raise DataError(f"no pair can be read: {reasons[0]}")
