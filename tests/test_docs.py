@@ -16,6 +16,7 @@ from slimdiffsr.cli import app
 from slimdiffsr.presets import PRESETS
 from slimdiffsr.stages.pretraining import PRIORS, UNCERTAINTIES
 from slimdiffsr.stages.teacher_config import TEACHERS
+from slimdiffsr.upscale import model_names
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -70,6 +71,11 @@ def test_help_names_each_preset(stage: str, presets: dict[str, object]) -> None:
     if "-faithful" in named:
         named |= {f"{name}-faithful" for name in named}
     assert set(presets) <= named
+
+
+def test_help_names_each_model_that_needs_no_download() -> None:
+    (text,) = (p.help for p in COMMANDS.commands["upscale"].params if p.name == "model")
+    assert set(model_names()) <= set(re.findall(r"[\w-]+", text))
 
 
 def test_names_in_the_method_notes_exist() -> None:

@@ -24,7 +24,9 @@ def import_weights(
     source: Annotated[Path, typer.Argument(help="The authors' net_params_4x.pkl.")],
     target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     scale: Annotated[int, typer.Option("--scale", "-s", help="4 or 8.")],
-    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file.")
+    ] = False,
 ) -> None:
     """Turn the paper's released weights into a model file of ours."""
     from slimdiffsr.checkpoint import import_official
@@ -37,7 +39,9 @@ def import_weights(
 def import_lpips(
     target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     net: Annotated[str, typer.Option(help="squeeze, vgg or alex.")] = "vgg",
-    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file.")
+    ] = False,
 ) -> None:
     """Save LPIPS as the lpips package downloads it, for --lpips and for machines without it."""
     from slimdiffsr.sources import import_lpips
@@ -52,7 +56,9 @@ def interpolate(
     target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     amount: Annotated[float, typer.Option(help="0 is start, 1 is end.")],
     name: Annotated[str | None, typer.Option(help="Model id; default: the file's name.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file.")
+    ] = False,
 ) -> None:
     """Blend two trained models: fewer invented details, or sharper pictures."""
     from slimdiffsr.checkpoint import interpolate_models
@@ -72,7 +78,9 @@ def merge_teacher(
     sd_folder: SdFolderOption = None,
     codec: CodecOption = None,
     codec_folder: CodecFolderOption = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file.")
+    ] = False,
 ) -> None:
     """Put a trained teacher and what it stands on into one file, for train student --teacher.
 

@@ -17,8 +17,8 @@ ModelOption = Annotated[
     str,
     typer.Option(
         "--model", "-m",
-        help="tiny-x4, tiny-x4-faithful, tiny-x8, bicubic, lanczos, a .safetensors file, or a "
-        "Hugging Face repository org/name.",
+        help="tiny-x4, tiny-x4-faithful, compact-x4, tiny-x8, bicubic, lanczos, a .safetensors file, "
+        "or a Hugging Face repository org/name.",
     ),
 ]  # fmt: skip
 ScaleOption = Annotated[int | None, typer.Option("--scale", "-s", help="Enlargement: 4 or 8.")]
@@ -66,11 +66,13 @@ StartOption = Annotated[Path | None, typer.Option(help="Weights to start from.")
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")
 ]
-MinutesOption = Annotated[float | None, typer.Option(help="Stop, saved, after this.")]
+MinutesOption = Annotated[float | None, typer.Option(help="Stop after so many minutes, saved.")]
 LpipsOption = Annotated[
     Path | None, typer.Option(help="LPIPS weights, .safetensors; default: by the lpips package.")
 ]
-DryRunOption = Annotated[bool, typer.Option(help="Print the resolved config and stop.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resolved config and stop.")
+]
 DinoOption = Annotated[str, typer.Option(help="DINO ViT-B/16 for adversary=dino: name or folder.")]
 
 

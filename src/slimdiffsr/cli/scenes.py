@@ -51,7 +51,9 @@ def upscale(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     bands: BandsOption = None,
-    all_bands: Annotated[bool, typer.Option(help="Also carry the other bands over.")] = False,
+    all_bands: Annotated[
+        bool, typer.Option("--all-bands", help="Also carry the other bands over.")
+    ] = False,
     value_range: RangeOption = "auto",
     bounds: BoundsOption = None,
     window: WindowOption = None,
@@ -62,9 +64,11 @@ def upscale(
     overlap: Annotated[int | None, typer.Option(help="Tile overlap, output pixels.")] = None,
     chunk: Annotated[int, typer.Option(help="Unit of work and resume, output pixels.")] = 2048,
     co: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="GDAL creation option.")
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="GDAL creation option; repeat.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace existing outputs.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing outputs.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -54,7 +54,9 @@ def import_dists(
     weights: Annotated[Path, typer.Argument(help="The authors' weights.pt: alpha and beta.")],
     vgg: Annotated[Path, typer.Argument(help="LPIPS over VGG16, of import-lpips --net vgg.")],
     target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
-    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file.")
+    ] = False,
 ) -> None:
     """Join the two parts of DISTS, for evaluate --metric dists."""
     from slimdiffsr.evaluate.distances import import_dists
