@@ -260,9 +260,9 @@ def test_files_that_do_not_fit_are_refused(
     with pytest.raises(WeightsError, match=r"network of kind teacher, but .* teacher-adapted"):
         load_teacher(source)
     assert base.unet is not None
-    with pytest.raises(WeightsError, match=r"kind teacher-adapted, but it holds a unet"):
+    with pytest.raises(WeightsError, match=r"kind teacher-adapted, but it holds: unet"):
         merge_teacher(base.unet, base, target)
-    with pytest.raises(WeightsError, match=r"kind estimator, but it holds a unet"):
+    with pytest.raises(WeightsError, match=r"kind estimator, but it holds: unet"):
         build_teacher(dataclasses.replace(base, estimator=base.unet), micro_teacher().predictor)
     with pytest.raises(ConfigError, match="--unet FILE or --sd-folder DIR, not both"):
         dataclasses.replace(base, sd_folder=tmp_path)

@@ -160,7 +160,7 @@ def test_weights_that_are_missing_or_do_not_fit_are_named(
     parts = (*codec, "--lpips", lpips, "--estimator", base.estimator, "--unet", base.unet)
     for stage, options, words in (
         ("uncertainty", ("--codec-folder", data), "has no diffusion_pytorch_model.safetensors"),
-        ("uncertainty", (*codec, "--start", base.unet), "of kind estimator, but it holds a unet"),
+        ("uncertainty", (*codec, "--start", base.unet), "of kind estimator, but it holds: unet"),
         (
             "uncertainty",
             (*codec, "--start", base.estimator, "--set", "estimator.width=8"),
@@ -169,7 +169,8 @@ def test_weights_that_are_missing_or_do_not_fit_are_named(
         ("prior", (*codec, "--start", broken), "not a readable safetensors file"),
         ("teacher", (*parts, "--estimator", none), f"no weight file {none}"),
         ("teacher", (*parts, "--unet", none), f"no weight file {none}"),
-        ("teacher", (*parts, "--unet", base.estimator), "kind unet, but it holds a estimator"),
+        ("teacher", (*parts, "--unet", data), "has no unet.safetensors of train prior"),
+        ("teacher", (*parts, "--unet", base.estimator), "kind unet, but it holds: estimator"),
         ("teacher", (*parts, "--lpips", none), f"no weight file {none}"),
         ("teacher", (*parts, "--lpips", base.unet), "does not fit the model"),
         ("teacher", (*parts, "--set", "loss.lpips_net=vgg"), "import-lpips"),

@@ -102,8 +102,8 @@ def read_network(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     """
     tensors, about = load_tensors(path)
     if about.get("network") != kind:
-        what = about.get("network") or ("student" if "config" in about else "file without a spec")
-        raise WeightsError(f"{path} should hold a network of kind {kind}, but it holds a {what}")
+        what = about.get("network") or ("student" if "config" in about else "no network of ours")
+        raise WeightsError(f"{path} should hold a network of kind {kind}, but it holds: {what}")
     if tensors_sha256(tensors) != about.get("tensors_sha256"):
         raise ChecksumError(
             f"{path} is damaged: its tensors do not match the checksum stored with them; make or "
