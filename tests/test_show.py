@@ -48,7 +48,7 @@ def test_a_pipe_gets_no_bar_of_what_is_counted(capsys: pytest.CaptureFixture[str
 def test_the_end_of_a_run_is_told_once_with_what_was_passed_over(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = TrainResult(4, False, 8, 12.4, unreadable=2, too_small=3)
+    result = TrainResult(4, False, 8, 12.4, unreadable=2, too_small=3, changed=("lr: 1 -> 2",))
     tell_training(result, 9, Path("model.safetensors"))
     told = capsys.readouterr()
     assert told.out == "model.safetensors\n"
@@ -56,6 +56,7 @@ def test_the_end_of_a_run_is_told_once_with_what_was_passed_over(
         "step 4 of 9 after 12 s; the same command goes on from here",
         "2 unreadable images were passed over",
         "3 images smaller than the crop were passed over",
+        "went on with other settings than before: lr: 1 -> 2",
     ]
     monkeypatch.setenv("RANK", "1")
     tell_training(result, 9, Path("model.safetensors"))

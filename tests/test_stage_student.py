@@ -54,7 +54,9 @@ def test_a_student_cut_and_resumed_ends_with_the_same_weights(paths: RunPaths) -
     with pytest.raises(KeyboardInterrupt):
         train_student(config, cut, on_progress=stop)
     rest: list[Progress] = []
-    assert train_student(config, cut, on_progress=rest.append).finished
+    resumed = train_student(config, cut, on_progress=rest.append)
+    assert resumed.finished
+    assert resumed.changed == ()
     assert [dict(p.losses) for p in rest] == [dict(p.losses) for p in losses[4:]]
 
     for name in ("model.safetensors", STATE_FILE):
@@ -64,6 +66,14 @@ def test_a_student_cut_and_resumed_ends_with_the_same_weights(paths: RunPaths) -
             assert torch.equal(value, second[key]), (name, key)
 
     check_outputs(paths.out, config)
+
+
+def test_a_run_that_goes_on_otherwise_than_it_began_says_so(paths: RunPaths) -> None:
+    config = micro_training(steps=1, ema=0.0)
+    assert train_student(config, paths).changed == ()
+    other = dataclasses.replace(config, lr=1e-4, loss=dataclasses.replace(config.loss, l1=0.5))
+    changed = train_student(other, paths).changed
+    assert changed == (f"loss.l1: {config.loss.l1} -> 0.5", f"lr: {config.lr} -> 0.0001")
 
 
 def check_outputs(out: Path, config: TrainConfig) -> None:

@@ -86,6 +86,9 @@ class TrainResult:
     seconds: float
     unreadable: int  # images that could not be read
     too_small: int = 0  # images smaller than the crop
+    changed: tuple[
+        str, ...
+    ] = ()  # settings other than those that the run had before it was resumed
 
 
 @dataclass(frozen=True, slots=True)

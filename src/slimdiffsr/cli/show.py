@@ -83,6 +83,8 @@ def tell_training(result: TrainResult, steps: int, written: Path) -> None:
         note(f"{result.unreadable} unreadable images were passed over")
     if result.too_small:
         note(f"{result.too_small} images smaller than the crop were passed over")
+    if result.changed:
+        note(f"went on with other settings than before: {'; '.join(result.changed)}")
     print(written)
 
 

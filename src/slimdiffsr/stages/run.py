@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate.accelerator import Accelerator
@@ -24,13 +24,15 @@ from slimdiffsr.models.sd_vae import KLCodec
 from slimdiffsr.models.spec import UNetSpec
 from slimdiffsr.models.unet import UNet
 from slimdiffsr.stages.processes import join
-from slimdiffsr.training import Batches, Progress, Task, TrainResult, train
+from slimdiffsr.training import STATE_FILE, Batches, Progress, Task, TrainResult, train
 
 Network = TypeVar("Network", bound=nn.Module)
+CONFIG_FILE = "config.json"
 
 __all__ = [
     "Run",
     "RunPaths",
+    "changed_settings",
     "channels_last",
     "check_crop",
     "fresh",
@@ -65,6 +67,7 @@ class Run:
     files_of: Callable[[int], list[Path]]  # the images in a step's batch
     unreadable: int  # images whose header could not be read
     too_small: int  # images smaller than the crop
+    changed: tuple[str, ...]  # settings other than those that the run had when it stopped
 
     def loop(
         self,
@@ -79,7 +82,10 @@ class Run:
             max_minutes=max_minutes, on_progress=on_progress, files_of=self.files_of,
         )  # fmt: skip
         return dataclasses.replace(
-            result, unreadable=result.unreadable + self.unreadable, too_small=self.too_small
+            result,
+            unreadable=result.unreadable + self.unreadable,
+            too_small=self.too_small,
+            changed=self.changed,
         )
 
     def about(self, result: TrainResult) -> dict[str, str]:
@@ -101,9 +107,11 @@ def start_run(config: LoopConfig, paths: RunPaths, *, degraded: bool = True) -> 
             f"a batch of {config.batch} cannot be shared out among {accelerator.num_processes} "
             f"processes in {config.accumulate} pieces each: it must be a multiple of {pieces}"
         )
+    changed = changed_settings(paths.out, config)
+    accelerator.wait_for_everyone()  # the first process writes what the others are still to read
     if accelerator.is_main_process:
         text = json.dumps(to_dict(config), indent=1)
-        write_atomically(paths.out / "config.json", text.encode())
+        write_atomically(paths.out / CONFIG_FILE, text.encode())
     pairs = TrainingPairs(
         images,
         config.crop_hr_px,
@@ -123,8 +131,30 @@ def start_run(config: LoopConfig, paths: RunPaths, *, degraded: bool = True) -> 
     files_of = partial(batch_files, config, pairs)
     return Run(
         config, paths.out, accelerator, batches, files_of,
-        len(images.unreadable), len(images.too_small),
+        len(images.unreadable), len(images.too_small), changed,
     )  # fmt: skip
+
+
+def changed_settings(out: Path, config: LoopConfig) -> tuple[str, ...]:
+    """What a run that goes on from its state does otherwise than before, as "key: old -> new"."""
+    if not (out / STATE_FILE).is_file() or not (out / CONFIG_FILE).is_file():
+        return ()
+    before = _flat(json.loads((out / CONFIG_FILE).read_text(encoding="utf-8")))
+    now = _flat(json.loads(json.dumps(to_dict(config))))
+    return tuple(
+        f"{key}: {before.get(key)} -> {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
 
 
 def _degrade(config: LoopConfig, hr: Tensor, rngs: list[torch.Generator]) -> Tensor:
