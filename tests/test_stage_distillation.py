@@ -287,8 +287,8 @@ def test_a_tiny_student_imitates_on_the_grid_of_the_latents(paths: RunPaths) -> 
 def test_recording_is_refused_where_it_cannot_work_and_changes_nothing_on_a_cpu(
     paths: RunPaths,
 ) -> None:
-    for changes in ({"compile": True}, {"accumulate": 2}):
-        with pytest.raises(ValueError, match="graphs=true needs compile=false and accumulate=1"):
+    for changes in ({"compile": True}, {"accumulate": 2}, {"checkpointing": True}):
+        with pytest.raises(ValueError, match="graphs=true needs compile=false, check"):
             micro_distillation(graphs=True, **changes)
     losses = []
     for graphs in (False, True):

@@ -199,8 +199,9 @@ class LoopConfig:
             f"a batch of {self.batch} cannot be worked through in {self.accumulate} equal pieces",
         )
         check(
-            not self.graphs or (not self.compile and self.accumulate == 1),
-            "graphs=true needs compile=false and accumulate=1",
+            not self.graphs
+            or (not self.compile and not self.checkpointing and self.accumulate == 1),
+            "graphs=true needs compile=false, checkpointing=false and accumulate=1",
         )
 
 
