@@ -56,14 +56,14 @@ def free_port() -> int:
 
 
 def in_processes(count: int, work: Callable[[int], Any]) -> None:
-    """Call ``work`` with 0, 1, ... in as many processes, which know of each other by torchrun's names."""
+    """Call ``work`` with 0, 1, ... in as many processes, with torchrun's environment."""
     port = free_port()
     context = multiprocessing.get_context("fork")  # nothing need be imported again
 
     def enter(rank: int) -> None:
         os.environ |= {
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count),
-            "RANK": str(rank), "LOCAL_RANK": str(rank),
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1",
         }  # fmt: skip
         torch.set_num_threads(1)
         AcceleratorState._reset_state(reset_partial_state=True)

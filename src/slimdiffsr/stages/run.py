@@ -76,7 +76,14 @@ class Run:
         max_minutes: float | None,
         on_progress: Callable[[Progress], None] | None,
     ) -> TrainResult:
-        """Train; the result also counts the images that were passed over before the first step."""
+        """Write the config, and train.
+
+        The result also counts the images that were passed over before the first step.
+        """
+        self.accelerator.wait_for_everyone()  # the others may still be to read the old config
+        if self.accelerator.is_main_process:
+            text = json.dumps(to_dict(self.config), indent=1)
+            write_atomically(self.out / CONFIG_FILE, text.encode())
         result = train(
             self.config, task, self.batches, self.out, self.accelerator,
             max_minutes=max_minutes, on_progress=on_progress, files_of=self.files_of,
@@ -94,7 +101,7 @@ class Run:
 
 
 def start_run(config: LoopConfig, paths: RunPaths, *, degraded: bool = True) -> Run:
-    """Find the images, make the folder, write the config into it.
+    """Find the images, join the processes.
 
     ``degraded=False``: LR is not looked at, so HR's pixels, thinned out, stand for it.
     Raises DataError, ConfigError and OutputError.
@@ -108,10 +115,6 @@ def start_run(config: LoopConfig, paths: RunPaths, *, degraded: bool = True) -> 
             f"processes in {config.accumulate} pieces each: it must be a multiple of {pieces}"
         )
     changed = changed_settings(paths.out, config)
-    accelerator.wait_for_everyone()  # the first process writes what the others are still to read
-    if accelerator.is_main_process:
-        text = json.dumps(to_dict(config), indent=1)
-        write_atomically(paths.out / CONFIG_FILE, text.encode())
     pairs = TrainingPairs(
         images,
         config.crop_hr_px,
