@@ -113,6 +113,7 @@ def build_teacher(
     prompt: the fixed sentence's embedding; without one, a UNet that reads text gets it from the
     text encoder, which runs once and is remembered in ``prompt_cache``.
     """
+    estimator = load_estimator(base.estimator)  # first: it is never fetched from afar
     unet, kind = _base_unet(base)
     if unet.spec.attention == "text" and prompt is None:
         prompt = embed_prompt(folder=base.sd_folder, cache=prompt_cache)
@@ -120,7 +121,6 @@ def build_teacher(
     if base.codec == "kl" and folder is None:
         folder = base.sd_folder  # a copy of Stable Diffusion has its own
     codec = load_codec(base.codec, folder)
-    estimator = load_estimator(base.estimator)
     _check_codec(base, tensors_sha256(codec.state_dict()))
     schedule = noise_schedule()
     return Teacher(
