@@ -86,9 +86,7 @@ class TrainResult:
     seconds: float
     unreadable: int  # images that could not be read
     too_small: int = 0  # images smaller than the crop
-    changed: tuple[
-        str, ...
-    ] = ()  # settings other than those that the run had before it was resumed
+    changed: tuple[str, ...] = ()  # settings that a resumed run had otherwise before
 
 
 @dataclass(frozen=True, slots=True)
