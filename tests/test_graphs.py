@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,6 +31,19 @@ def test_a_recording_refuses_what_it_was_not_made_for(monkeypatch: pytest.Monkey
     for other in (x[:1], x.double(), x[..., :4]):
         with pytest.raises(AssertionError, match="called with"):
             recorded(other)
+
+
+def test_recording_keeps_a_warning_of_torchs_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def record(network: nn.Module, *_: object, **__: object) -> nn.Module:
+        warnings.warn("The AccumulateGrad node's stream does not match", stacklevel=1)
+        return network
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", record)
+    there: Any = SimpleNamespace(device=torch.device("cuda"), mixed_precision="no")
+    recorded, x = Recorded(small(), there), torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(recorded(x), recorded.network(x))
+    with pytest.raises(UserWarning, match="stream does not match"):  # no longer than that
+        record(recorded)
 
 
 def test_several_processes_are_not_recorded() -> None:

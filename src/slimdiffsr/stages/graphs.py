@@ -6,6 +6,7 @@ large accelerator runs them. Recorded once and replayed, the accelerator waits n
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, cast
 
 import torch
@@ -50,12 +51,15 @@ class Recorded(nn.Module):
     def _record(self, inputs: tuple[Tensor, ...]) -> nn.Module:
         samples = tuple(x.detach().clone().requires_grad_(x.requires_grad) for x in inputs)
         # A cast that autocast remembers from before would not be part of the recording.
-        with torch.autocast(
+        remembers_nothing = torch.autocast(
             "cuda",
             torch.bfloat16,
             enabled=self.accelerator.mixed_precision == "bf16",
             cache_enabled=False,
-        ):
+        )
+        with remembers_nothing, warnings.catch_warnings():
+            # Recording asks for gradients on a stream of its own, and accumulates none.
+            warnings.filterwarnings("ignore", "The AccumulateGrad node's stream", UserWarning)
             recorded = torch.cuda.make_graphed_callables(
                 Plain(self.network), samples, allow_unused_input=True
             )
