@@ -130,7 +130,7 @@ def compact_training(scale: Literal[4, 8] = 4) -> TrainConfig:
         scale=scale,
         unet=UNetConfig(widths=(128, 256), mid_width=384),
         taesd_affine=True,  # what it inherits from TAESD fits from the first step
-        tile_hr_px=256,
+        overlap_hr_px=128,  # it pools over its tile: neighbours agree the better the more they share
     )
     return TrainConfig(
         model=model,
