@@ -17,7 +17,7 @@ ModelOption = Annotated[
     str,
     typer.Option(
         "--model", "-m",
-        help="tiny-x4, tiny-x4-faithful, compact-x4, tiny-x8, bicubic, lanczos, a .safetensors file, "
+        help="tiny-x4, tiny-x4-faithful, compact-x4, compact-x8, tiny-x8, bicubic, lanczos, a .safetensors file, "
         "or a Hugging Face repository org/name.",
     ),
 ]  # fmt: skip
