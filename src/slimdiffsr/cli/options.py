@@ -17,8 +17,8 @@ ModelOption = Annotated[
     str,
     typer.Option(
         "--model", "-m",
-        help="tiny-x4, tiny-x4-faithful, compact-x4, compact-x8, tiny-x8, bicubic, lanczos, a .safetensors file, "
-        "or a Hugging Face repository org/name.",
+        help="tiny-x4, tiny-x4-faithful, compact-x4, compact-x8, tiny-x8, bicubic, lanczos, "
+        "a .safetensors file, or a Hugging Face repository org/name.",
     ),
 ]  # fmt: skip
 ScaleOption = Annotated[int | None, typer.Option("--scale", "-s", help="Enlargement: 4 or 8.")]
