@@ -210,6 +210,18 @@ def test_a_wrong_creation_option_is_a_clear_error(
     assert not (tmp_path / "o.tif").exists()
 
 
+@pytest.mark.parametrize("size", ["abc", "0", "-3", "9999999999", ""])
+@pytest.mark.parametrize("key", ["BLOCKSIZE", "blocksize"])
+def test_a_block_size_that_would_end_gdals_process_is_a_clear_error(
+    tmp_path: Path, key: str, size: str
+) -> None:
+    path = write_raster(tmp_path / "in.tif", byte_picture(3, 20, 20))
+    options = SceneOptions(creation_options={key: size})
+    with pytest.raises(OutputError, match=f"BLOCKSIZE must be pixels from 1 to 16384, got '{size}'"):
+        upscale_scene(path, tmp_path / "o.tif", nearest(), options)
+    assert not (tmp_path / "o.tif").exists()
+
+
 def test_an_existing_output_is_replaced_only_when_allowed(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "in.tif", byte_picture(3, 20, 20))
     out = tmp_path / "o.tif"

@@ -42,6 +42,7 @@ _VRT_TYPES = {
     "uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16",
     "uint32": "UInt32", "int32": "Int32", "float32": "Float32", "float64": "Float64",
 }  # fmt: skip
+MAX_BLOCK_HR_PX = 16_384
 _DRIVERS = {"cog": "COG", "gtiff": "GTiff", "png": "PNG"}
 UNREADABLE = "what was written cannot be read back"
 _SIGNS_OF_A_FULL_DISK = (
@@ -160,6 +161,7 @@ def check_creation_options(header: Header, fmt: OutputFormat, extra: Mapping[str
     """Raise OutputError when GDAL refuses the user's creation options, before any work is done."""
     if not extra:
         return
+    _check_block_sizes(_upper(extra))
     small = {"width": 64, "height": 64, "count": len(header.bands), "dtype": header.dtype.name}
     options = {**_creation_options(header, fmt), **_upper(extra)}
     trial = f"/vsimem/slimdiffsr-trial-{uuid.uuid4().hex}"
@@ -179,6 +181,14 @@ def check_creation_options(header: Header, fmt: OutputFormat, extra: Mapping[str
     if wrong:
         words = ", ".join(f"{key}={value}" for key, value in extra.items())
         raise OutputError(f"GDAL refuses the creation options {words} for {fmt}: {wrong}")
+
+
+def _check_block_sizes(options: Mapping[str, str]) -> None:
+    # GDAL's COG driver does not refuse them but takes the whole process down.
+    for key in ("BLOCKSIZE", "BLOCKXSIZE", "BLOCKYSIZE"):
+        value = options.get(key, "1")
+        if not (value.isdecimal() and 1 <= int(value) <= MAX_BLOCK_HR_PX):
+            raise OutputError(f"{key} must be pixels from 1 to {MAX_BLOCK_HR_PX}, got {value!r}")
 
 
 class _Collector(logging.Handler):
