@@ -217,7 +217,9 @@ def test_a_block_size_that_would_end_gdals_process_is_a_clear_error(
 ) -> None:
     path = write_raster(tmp_path / "in.tif", byte_picture(3, 20, 20))
     options = SceneOptions(creation_options={key: size})
-    with pytest.raises(OutputError, match=f"BLOCKSIZE must be pixels from 1 to 16384, got '{size}'"):
+    with pytest.raises(
+        OutputError, match=f"BLOCKSIZE must be pixels from 1 to 16384, got '{size}'"
+    ):
         upscale_scene(path, tmp_path / "o.tif", nearest(), options)
     assert not (tmp_path / "o.tif").exists()
 
