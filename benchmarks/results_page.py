@@ -2,9 +2,10 @@
 
     python benchmarks/results_page.py
 
-reads docs/results/benchmark/cpu.jsonl (of ``slimdiffsr bench --json``) and, where they are,
-docs/results/benchmark/accelerator/{bench,fresh,steps}.jsonl (of benchmarks/accelerator.py), and
-rewrites what stands between the page's marks. Everything else on the page is left as it is.
+reads docs/results/benchmark/cpu.jsonl and, where they are, accelerator/{bench,busy}.jsonl beside it
+(of ``slimdiffsr bench --json``; busy as benchmarks/accelerator.py ran it) and accelerator/{fresh,steps}.jsonl
+(of benchmarks/accelerator.py), and rewrites what stands between the page's marks. Everything else on
+the page is left as it is.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from slimdiffsr.bench.counts import diffusion_parts
+from slimdiffsr.bench.paper import PAPER_TABLES
 from slimdiffsr.bench.tables import (
     markdown_table,
     paper_table,
@@ -39,6 +41,39 @@ def papers_tables(path: Path) -> str:
 
 def all_rows(path: Path) -> str:
     return results_table(read_records(path)) if path.is_file() else NOTHING
+
+
+def ratios(path: Path) -> str:
+    """Times as multiples of base's in the same precision and batch, beside the paper's multiples."""
+    if not path.is_file():
+        return NOTHING
+    times: dict[tuple[str, int], dict[str, float]] = {}
+    for r in read_records(path):
+        if r.get("median_s"):
+            times.setdefault((r["precision"], r["batch"]), {})[r["row"]] = r["median_s"]
+    papers = {p.row or p.class_row: p.seconds for table in PAPER_TABLES.values() for p in table}
+    header = ["row", "paper", *(f"{precision}, batch {batch}" for precision, batch in times)]
+    names = dict.fromkeys(name for group in times.values() for name in group)
+    lines = [
+        [
+            name,
+            f"{papers[name] / papers['base']:.2f}" if name in papers else "-",
+            *(
+                f"{g[name] / g['base']:.2f}" if {name, "base"} <= set(g) else "-"
+                for g in times.values()
+            ),
+        ]
+        for name in names
+    ]
+    return markdown_table(header, lines)
+
+
+def some_rows(path: Path, *names: str) -> str:
+    """The protocol and these rows alone; ``base`` should be among them, for the ratios."""
+    if not path.is_file():
+        return NOTHING
+    records = [r for r in read_records(path) if r["row"] in names]
+    return "\n\n".join([protocol_lines(records), results_table(records)])
 
 
 def training_steps(path: Path) -> str:
@@ -76,7 +111,11 @@ def blocks(folder: Path) -> dict[str, Callable[[], str]]:
         "cpu-tables": lambda: papers_tables(folder / "cpu.jsonl"),
         "cpu-rows": lambda: all_rows(folder / "cpu.jsonl"),
         "accelerator-tables": lambda: papers_tables(device / "bench.jsonl"),
+        "accelerator-ratios": lambda: ratios(device / "bench.jsonl"),
         "accelerator-rows": lambda: all_rows(device / "bench.jsonl"),
+        "accelerator-50-steps": lambda: some_rows(
+            device / "busy.jsonl", "base", "sd-1step", "sd-50steps"
+        ),
         "accelerator-fresh": lambda: all_rows(device / "fresh.jsonl"),
         "accelerator-steps": lambda: training_steps(device / "steps.jsonl"),
     }

@@ -176,7 +176,7 @@ def test_a_slow_row_stops_at_its_share_and_a_quick_one_goes_on() -> None:
     cells = [scripted("slow", 0.05, order), scripted("quick", 0.0, order)]
     take_turns(cells, runs=50, warmup=5, seconds=0.4)
     slow, quick = cells
-    assert slow.warmed == 1  # a fifth of the share is less than one run
+    assert slow.warmed == 3  # though a fifth of the share is less than one run
     assert 3 <= len(slow.seconds) <= 5
     assert (quick.warmed, len(quick.seconds)) == (5, 50)
 
@@ -184,7 +184,32 @@ def test_a_slow_row_stops_at_its_share_and_a_quick_one_goes_on() -> None:
 def test_a_row_slower_than_its_share_is_timed_once() -> None:
     cell = scripted("slow", 0.02, [])
     take_turns([cell], runs=50, warmup=5, seconds=0.01)
-    assert len(cell.seconds) == 1
+    assert (cell.warmed, len(cell.seconds)) == (1, 1)
+
+
+@pytest.mark.parametrize(("asked", "made"), [(1, 1), (20, 3)])
+def test_a_row_whose_first_run_was_slow_is_warmed_up_as_much_as_any(asked: int, made: int) -> None:
+    pauses = iter([0.05])  # then none
+    cell = scripted("late", 0.0, [])
+    quick = cell.sample
+
+    def sample() -> float:
+        time.sleep(next(pauses, 0.0))
+        return quick()
+
+    cell.sample = sample
+    take_turns([cell], runs=2, warmup=asked, seconds=0.2)
+    assert (cell.warmed, len(cell.seconds)) == (made, 2)
+
+
+def test_the_run_that_measures_memory_is_no_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 5 * 2**20)
+    order: list[str] = []
+    cell = scripted("a", 0.05, order)
+    measure.cuda_peak_mib(cell, CPU, before=2**21)
+    assert cell.peak_mib == 3.0
+    assert (order, cell.warmed, cell.spent_s) == (["a"], 0, 0.0)
 
 
 def test_quartiles_are_those_of_the_textbook() -> None:

@@ -14,6 +14,7 @@ from slimdiffsr.bench.rows import ROWS
 from slimdiffsr.bench.tables import (
     append_records,
     paper_table,
+    protocol_lines,
     read_records,
     results_table,
     table_rows,
@@ -64,6 +65,17 @@ def test_precisions_and_batches_are_not_mixed() -> None:
     one, eight = results_table(records).split("**fp32, batch 8**")
     assert cells(one, "tiny")[7] == "0.50"
     assert cells(eight, "tiny")[7] == "0.25"
+
+
+def test_the_protocol_of_several_runs_names_the_load_before_each() -> None:
+    about: dict[str, Any] = {
+        "device": "a card", "device_type": "cuda", "threads": 2, "cores": 32, "system": "Linux",
+        "python": "3", "date": "2026-11-26", "out_px": 512, "input_px": 128, "scale": 4,
+        "asked_warmup": 20, "asked_runs": 100,
+    }  # fmt: skip
+    one, two = (record("base", 1.0, load_average=load, **about) for load in (7.36, 0.5))
+    assert "before the run: 7.36" in protocol_lines([one, one])
+    assert "before each run: 7.36, 0.5" in protocol_lines([one, two])
 
 
 @pytest.mark.parametrize("table", [2, 5, 6])
@@ -160,6 +172,25 @@ def test_the_page_of_results_is_filled_between_its_marks(tmp_path: Path) -> None
     assert script.fill(filled, "a", "new \\1 text") == filled
     with pytest.raises(SystemExit, match="one block b"):
         script.fill(page, "b", "")
+
+
+def test_ratios_are_to_ours_of_the_same_precision_and_batch(tmp_path: Path) -> None:
+    script = load_script("results_page")
+    path = tmp_path / "bench.jsonl"
+    half = {"precision": "bf16", "batch": 8}
+    append_records(
+        path,
+        [
+            record("base", 2.0), record("kl", 8.0), record("tiny", 1.0), record("esrgan", 0.0),
+            record("base", 1.0, **half), record("kl", 3.0, **half),
+        ],
+    )  # fmt: skip
+    text = script.ratios(path)
+    assert cells(text, "row") == ["row", "paper", "fp32, batch 1", "bf16, batch 8"]
+    assert cells(text, "kl") == ["kl", "5.27", "4.00", "3.00"]
+    assert cells(text, "tiny") == ["tiny", "-", "0.50", "-"]
+    assert "esrgan" not in text
+    assert script.ratios(tmp_path / "none.jsonl") == "Not run yet."
 
 
 def test_training_steps_become_a_table_and_errors_stay(tmp_path: Path) -> None:

@@ -30,7 +30,9 @@ __all__ = [
 ]
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-LEAST_RUNS = 3  # of a cell that has used up its time, unless each takes all of it
+# Of a cell that has used up its time, unless each takes all of it.
+LEAST_WARMUPS = 3
+LEAST_RUNS = 3
 
 
 @dataclass(slots=True)
@@ -123,15 +125,13 @@ def take_turns(
 ) -> None:
     """Warm all cells up, then time one run of each in turn, ``runs`` times over.
 
-    seconds: time for all of them; each may use its equal share, a fifth of that to warm up, and
-    makes at least LEAST_RUNS runs (one, if a run takes longer than the share). A cell that fails
-    keeps the error and the others go on.
+    seconds: time for all of them; each may use its equal share, a fifth of that to warm up. Each
+    makes at least LEAST_WARMUPS warm-ups and LEAST_RUNS runs of those asked for (one, if it takes
+    longer than the share). A cell that fails keeps the error and the others go on.
     """
     share = float("inf") if seconds is None else seconds / max(len(cells), 1)
     for cell in cells:
-        while cell.error is None and cell.warmed < warmup:
-            if cell.warmed and cell.spent_s > share / 5:
-                break
+        while cell.error is None and cell.warmed < warmup and _is_cold(cell, share):
             _attempt(cell, keep=False)
         tell(f"warm-up {cell.warmed}/{warmup}: {cell.row.name}, batch {cell.batch}")
     for done in range(runs):
@@ -140,6 +140,12 @@ def take_turns(
                 _attempt(cell, keep=True)
         if (done + 1) % max(1, runs // 10) == 0:
             tell(f"round {done + 1}/{runs}")
+
+
+def _is_cold(cell: Cell, share_s: float) -> bool:
+    if cell.spent_s <= share_s / 5 or not cell.warmed:
+        return True
+    return cell.warmed < LEAST_WARMUPS and cell.spent_s < cell.warmed * share_s
 
 
 def _goes_on(cell: Cell, share_s: float) -> bool:
@@ -173,7 +179,12 @@ def explain(error: Exception) -> str:
 
 
 def cuda_peak_mib(cell: Cell, device: torch.device, before: int) -> None:
-    """Peak of allocated memory during one run, over what was allocated before the row was built."""
+    """Peak of allocated memory during one run, over what was allocated before the row was built.
+
+    That run loads the row's kernels and may take seconds: it is no warm-up, and not charged to the
+    row's share of the time.
+    """
     torch.cuda.reset_peak_memory_stats(device)
     _attempt(cell, keep=False)
+    cell.warmed, cell.spent_s = 0, 0.0
     cell.peak_mib = (torch.cuda.max_memory_allocated(device) - before) / 2**20

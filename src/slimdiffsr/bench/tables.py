@@ -178,8 +178,11 @@ def protocol_lines(records: Sequence[Record]) -> str:
         f"({r['scale']}x), channels last; rows take turns, {clock}; asked for {r['asked_warmup']} "
         f"warm-ups and {r['asked_runs']} runs{limit}",
     ]
-    if r.get("load_average") is not None:
-        lines.append(f"* load average of the machine before the run: {r['load_average']:g}")
+    loads = dict.fromkeys(r["load_average"] for r in records if r.get("load_average") is not None)
+    if loads:
+        before = "the run" if len(loads) == 1 else "each run"
+        shown = ", ".join(f"{load:g}" for load in loads)
+        lines.append(f"* load average of the machine before {before}: {shown}")
     if r.get("tf32"):
         on = {True: "on", False: "off"}
         tf32 = r["tf32"]
