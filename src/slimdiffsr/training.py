@@ -121,6 +121,7 @@ def train(
     max_minutes: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     files_of: Callable[[int], Sequence[Path]] | None = None,
+    on_ready: Callable[[], None] | None = None,
 ) -> TrainResult:
     """Train to ``config.steps`` or until the time is up, saved either way.
 
@@ -131,9 +132,12 @@ def train(
 
     batches: from the steps already done to this process's LR and HR in [-1, 1], and how many
     unreadable images were passed over, for each step that is left. files_of: from a step, 1 being
-    the first, to the images in its batch, for the error.
+    the first, to the images in its batch, for the error. on_ready: called once it is certain that
+    the run goes on from what is in ``out``, before anything is written there.
     """
     first = step = resume(task, out / STATE_FILE)  # step: updates done
+    if on_ready is not None:
+        on_ready()
     clock = _Clock(accelerator.device, first)
     logger = _Logger(out / "tensorboard", first, accelerator.is_main_process)
     watch = _Watch(task, accelerator, out, files_of)
@@ -268,7 +272,11 @@ def resume(task: Task, path: Path) -> int:
     for name, module in task.modules.items():
         load_strict(bare(module), state["modules"][name], f"{path} ({name})")
     for name, optimizer in task.optimizers.items():
+        # The state brings the settings it was saved with; those of this run hold.
+        ours = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
         optimizer.load_state_dict(state["optimizers"][name])
+        for group, settings in zip(optimizer.param_groups, ours, strict=True):
+            group.update(settings)
         _lay_out_alike(optimizer)
     for name, average in task.averages.items():
         for key, value in average.weights.items():

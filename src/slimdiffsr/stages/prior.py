@@ -50,11 +50,12 @@ def train_prior(
     Writes ``unet.safetensors``, the resumable state, TensorBoard logs and validation pictures into
     ``paths.out``.
     """
-    run = start_run(config, paths, degraded=False)
+    about_codec = describe_codec(codec)
+    run = start_run(config, paths, degraded=False).stands_on(about_codec)
     task = PriorTask(config, paths, codec, run.accelerator)
     result = run.loop(task, max_minutes=max_minutes, on_progress=on_progress)
     if run.accelerator.is_main_process:
-        about = run.about(result) | describe_codec(codec) | {"prediction": config.prediction}
+        about = run.about(result) | about_codec | {"prediction": config.prediction}
         unet = task.learner.averaged()
         save_network(paths.out / UNET_FILE, unet, config.unet, "unet", about)
     return result

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,11 +16,11 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from slimdiffsr.checkpoint import write_atomically
+from slimdiffsr.checkpoint import load_tensors, write_atomically
 from slimdiffsr.config import LoopConfig, to_dict
 from slimdiffsr.data import TrainingPairs, batch_files, find_images, training_batches
 from slimdiffsr.degrade import degrade, image_generator
-from slimdiffsr.errors import ConfigError
+from slimdiffsr.errors import ConfigError, OutputError, WeightsError
 from slimdiffsr.models.sd_vae import KLCodec
 from slimdiffsr.models.spec import UNetSpec
 from slimdiffsr.models.unet import UNet
@@ -28,6 +29,7 @@ from slimdiffsr.training import STATE_FILE, Batches, Progress, Task, TrainResult
 
 Network = TypeVar("Network", bound=nn.Module)
 CONFIG_FILE = "config.json"
+BASE_FILE = "base.json"  # hashes of what the run stands on
 
 __all__ = [
     "Run",
@@ -35,6 +37,7 @@ __all__ = [
     "changed_settings",
     "channels_last",
     "check_crop",
+    "check_scale",
     "fresh",
     "make_optimizer",
     "recompute_blocks",
@@ -68,6 +71,19 @@ class Run:
     unreadable: int  # images whose header could not be read
     too_small: int  # images smaller than the crop
     changed: tuple[str, ...]  # settings other than those that the run had when it stopped
+    images: str  # how many there are, and a hash of their names
+    base: dict[str, str] = field(default_factory=dict)  # hashes of the weights it stands on
+
+    def stands_on(self, hashes: dict[str, str]) -> Run:
+        """The run, which goes on only with these weights. Raises WeightsError for others."""
+        before = _noted(self.out, BASE_FILE)
+        other = [part for part, digest in hashes.items() if before.get(part, digest) != digest]
+        if other:
+            raise WeightsError(
+                f"the run in {self.out} stands on another {' and '.join(other)} than the one given: "
+                "give the same files again, or another output folder"
+            )
+        return dataclasses.replace(self, base=hashes)
 
     def loop(
         self,
@@ -76,17 +92,15 @@ class Run:
         max_minutes: float | None,
         on_progress: Callable[[Progress], None] | None,
     ) -> TrainResult:
-        """Write the config, and train.
+        """Train, and write down with which config and on what.
 
         The result also counts the images that were passed over before the first step.
         """
         self.accelerator.wait_for_everyone()  # the others may still be to read the old config
-        if self.accelerator.is_main_process:
-            text = json.dumps(to_dict(self.config), indent=1)
-            write_atomically(self.out / CONFIG_FILE, text.encode())
         result = train(
             self.config, task, self.batches, self.out, self.accelerator,
             max_minutes=max_minutes, on_progress=on_progress, files_of=self.files_of,
+            on_ready=self._note,
         )  # fmt: skip
         return dataclasses.replace(
             result,
@@ -94,6 +108,15 @@ class Run:
             too_small=self.too_small,
             changed=self.changed,
         )
+
+    def _note(self) -> None:
+        if self.accelerator.is_main_process:
+            notes = {
+                CONFIG_FILE: to_dict(self.config),
+                BASE_FILE: {**self.base, "images": self.images},
+            }
+            for name, values in notes.items():
+                write_atomically(self.out / name, json.dumps(values, indent=1).encode())
 
     def about(self, result: TrainResult) -> dict[str, str]:
         """Metadata for what the run leaves: steps done, and the config."""
@@ -114,7 +137,11 @@ def start_run(config: LoopConfig, paths: RunPaths, *, degraded: bool = True) -> 
             f"a batch of {config.batch} cannot be shared out among {accelerator.num_processes} "
             f"processes in {config.accumulate} pieces each: it must be a multiple of {pieces}"
         )
+    count = f"{len(images.files)} images, sha256 {_hash_names(images.files)}"
     changed = changed_settings(paths.out, config)
+    before = _noted(paths.out, BASE_FILE).get("images", count)
+    if before != count:
+        changed += (f"data: {before} -> {count}",)
     pairs = TrainingPairs(
         images,
         config.crop_hr_px,
@@ -134,21 +161,43 @@ def start_run(config: LoopConfig, paths: RunPaths, *, degraded: bool = True) -> 
     files_of = partial(batch_files, config, pairs)
     return Run(
         config, paths.out, accelerator, batches, files_of,
-        len(images.unreadable), len(images.too_small), changed,
+        len(images.unreadable), len(images.too_small), changed, count,
     )  # fmt: skip
 
 
 def changed_settings(out: Path, config: LoopConfig) -> tuple[str, ...]:
     """What a run that goes on from its state does otherwise than before, as "key: old -> new"."""
-    if not (out / STATE_FILE).is_file() or not (out / CONFIG_FILE).is_file():
+    before = _flat(_noted(out, CONFIG_FILE))
+    if not before:
         return ()
-    before = _flat(json.loads((out / CONFIG_FILE).read_text(encoding="utf-8")))
     now = _flat(json.loads(json.dumps(to_dict(config))))
     return tuple(
         f"{key}: {before.get(key)} -> {now.get(key)}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     )
+
+
+def _noted(out: Path, name: str) -> dict[str, Any]:
+    # What a run that goes on has noted about itself; nothing where there is none to go on with.
+    if not (out / STATE_FILE).is_file() or not (out / name).is_file():
+        return {}
+    try:
+        noted = json.loads((out / name).read_text(encoding="utf-8"))
+    except ValueError:
+        noted = None
+    if not isinstance(noted, dict):
+        raise OutputError(
+            f"{out / name} is damaged: delete it to go on without what it notes, or choose another "
+            "output folder"
+        )
+    return noted
+
+
+def _hash_names(paths: Sequence[Path]) -> str:
+    return hashlib.sha256(
+        "\n".join(f"{path.parent.name}/{path.name}" for path in paths).encode()
+    ).hexdigest()[:12]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -187,6 +236,17 @@ def check_crop(config: LoopConfig, unet: UNetSpec) -> None:
         raise ConfigError(
             f"crop_hr_px {config.crop_hr_px} is no multiple of {unet.unit_hr_px}, which the "
             "teacher needs"
+        )
+
+
+def check_scale(config: LoopConfig, path: Path) -> None:
+    """Raise ConfigError where a file of an earlier stage was trained at another enlargement."""
+    settings = json.loads(load_tensors(path)[1].get("train_config", "{}"))
+    scale = settings.get("recipe", {}).get("scale", config.recipe.scale)
+    if scale != config.recipe.scale:
+        raise ConfigError(
+            f"{path} was trained for {scale}x, this run is for {config.recipe.scale}x: give one of "
+            f"that enlargement, or set recipe.scale={scale}"
         )
 
 

@@ -12,7 +12,7 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from slimdiffsr.checkpoint import load_strict, load_tensors, save_model
+from slimdiffsr.checkpoint import file_sha256, load_strict, load_tensors, save_model
 from slimdiffsr.config import TrainConfig
 from slimdiffsr.errors import ConfigError
 from slimdiffsr.models.sd_vae import Taesd
@@ -33,6 +33,7 @@ from slimdiffsr.stages.run import (
     RunPaths,
     channels_last,
     check_crop,
+    check_scale,
     fresh,
     make_optimizer,
     recompute_blocks,
@@ -59,6 +60,8 @@ def train_student(
     ``paths.out``; the same call again goes on where the last one stopped.
     """
     run = start_run(config, paths)
+    if paths.teacher is not None and paths.teacher.is_file():
+        run = run.stands_on({"teacher": file_sha256(paths.teacher)})
     task = StudentTask(config, paths, run.accelerator)
     result = run.loop(task, max_minutes=max_minutes, on_progress=on_progress)
     if run.accelerator.is_main_process:
@@ -81,6 +84,7 @@ def find_teacher(config: TrainConfig, paths: RunPaths) -> Teacher | None:
             "this config needs a teacher: give --teacher FILE, or set distill=none and init=fresh"
         )
     teacher = load_teacher(paths.teacher)
+    check_scale(config, paths.teacher)
     check_crop(config, teacher.unet.spec)
     return teacher
 

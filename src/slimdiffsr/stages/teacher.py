@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,10 +11,9 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from slimdiffsr.checkpoint import write_atomically
-from slimdiffsr.errors import WeightsError
 from slimdiffsr.losses import total_variation
 from slimdiffsr.models.student import enlarge_bicubic
+from slimdiffsr.networks import ESTIMATOR_FILE
 from slimdiffsr.sources import load_lpips
 from slimdiffsr.stages.adversarial import Alternation, Attempt, build_adversary
 from slimdiffsr.stages.graphs import prepare
@@ -24,6 +22,7 @@ from slimdiffsr.stages.run import (
     RunPaths,
     channels_last,
     check_crop,
+    check_scale,
     fresh,
     make_optimizer,
     recompute_blocks,
@@ -39,11 +38,9 @@ from slimdiffsr.teacher_files import (
     hash_base,
     save_adapted,
 )
-from slimdiffsr.training import STATE_FILE, Average, Progress, TrainResult
+from slimdiffsr.training import Average, Progress, TrainResult
 
 __all__ = ["train_teacher"]
-
-BASE_FILE = "base.json"  # hashes of what the run stands on
 
 
 def train_teacher(
@@ -60,6 +57,8 @@ def train_teacher(
     state, logs and pictures into ``paths.out``; the same call again goes on.
     """
     run = start_run(config, paths)
+    estimator = base.estimator
+    check_scale(config, estimator / ESTIMATOR_FILE if estimator.is_dir() else estimator)
     adaptation = Adaptation(
         config.predictor, config.unet_rank, config.decoder_rank, config.train_conv_in
     )
@@ -73,9 +72,7 @@ def train_teacher(
         config.seed,
     )
     hashes = hash_base(teacher)
-    check_base(paths.out, hashes)
-    if run.accelerator.is_main_process:
-        write_atomically(paths.out / BASE_FILE, json.dumps(hashes, indent=1).encode())
+    run = run.stands_on(hashes)
     rng = torch.Generator().manual_seed(config.seed)
     fresh(lambda: adapted(teacher, adaptation, rng), config.seed)
     task = TeacherTask(config, paths, teacher, run.accelerator)
@@ -85,20 +82,6 @@ def train_teacher(
             paths.out / "teacher.safetensors", teacher, adaptation, hashes, run.about(result)
         )
     return result
-
-
-def check_base(out: Path, hashes: dict[str, str]) -> None:
-    """Raise WeightsError where the run that is to go on stands on other weights."""
-    noted = out / BASE_FILE
-    if not (out / STATE_FILE).is_file() or not noted.is_file():
-        return
-    before = json.loads(noted.read_text(encoding="utf-8"))
-    changed = [part for part, digest in hashes.items() if before.get(part) != digest]
-    if changed:
-        raise WeightsError(
-            f"the run in {out} stands on another {' and '.join(changed)} than the one given: give "
-            "the same files again, or another output folder"
-        )
 
 
 def adapted(teacher: Teacher, adaptation: Adaptation, rng: torch.Generator) -> Teacher:

@@ -42,11 +42,12 @@ def train_uncertainty(
     Writes ``estimator.safetensors``, the resumable state, TensorBoard logs and validation pictures
     into ``paths.out``.
     """
-    run = start_run(config, paths)
+    about_codec = describe_codec(codec)
+    run = start_run(config, paths).stands_on(about_codec)
     task = UncertaintyTask(config, paths, codec, run.accelerator)
     result = run.loop(task, max_minutes=max_minutes, on_progress=on_progress)
     if run.accelerator.is_main_process:
-        about = run.about(result) | describe_codec(codec)
+        about = run.about(result) | about_codec
         estimator = task.learner.averaged()
         save_network(paths.out / ESTIMATOR_FILE, estimator, config.estimator, "estimator", about)
     return result
