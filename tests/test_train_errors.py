@@ -82,7 +82,7 @@ def test_a_full_disk_keeps_the_state_before(
 
     def full(file: int) -> None:
         writes.append(file)
-        if len(writes) > 2:  # the config and the state of step 2
+        if len(writes) > 3:  # config, base and the state of step 2
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
@@ -90,7 +90,8 @@ def test_a_full_disk_keeps_the_state_before(
         error = refused(uncertainty(base, data, out))
     assert error.endswith(f"{STATE_FILE}: No space left on device; the previous file is kept")
     assert saved_step(out) == 2
-    assert {path.name for path in out.iterdir()} == {"config.json", STATE_FILE, "tensorboard"}
+    left = {"base.json", "config.json", STATE_FILE, "tensorboard"}
+    assert {path.name for path in out.iterdir()} == left
     assert uncertainty(base, data, out).exit_code == 0
 
 

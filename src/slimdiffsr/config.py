@@ -227,8 +227,9 @@ class TrainConfig(LoopConfig):
     discriminator_width: Count = 64  # unet only
     lr_adversary: Rate | None = None  # None: as lr
     distill: DistillConfig | None = None  # None: no teacher is imitated, Table 7's No-Dis
-    # teacher: what pruning keeps comes from the teacher's UNet and from TAESD (MS 8.3)
-    init: Literal["fresh", "teacher"] = "fresh"
+    # Where the student begins: at random, as pruned Stable Diffusion (or the prior in its place), or
+    # as its pruned teacher, which is that with what stage 1 taught it (MS 6, 8.3).
+    init: Literal["fresh", "sd", "teacher"] = "fresh"
 
     def __post_init__(self) -> None:
         LoopConfig.__post_init__(self)  # super() fails in classes with slots

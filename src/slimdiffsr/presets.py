@@ -115,7 +115,7 @@ def paper_training(scale: Literal[4, 8] = 4) -> TrainConfig:
         loss=StudentLoss(lpips_net="vgg", gan_kind="bce_s"),
         adversary="dino",
         distill=DistillConfig(),
-        init="teacher",
+        init="sd",
         steps=100_000,
         batch=16,
         lr=5e-5,

@@ -114,7 +114,7 @@ def build_teacher(
     text encoder, which runs once and is remembered in ``prompt_cache``.
     """
     estimator = load_estimator(base.estimator)  # first: it is never fetched from afar
-    unet, kind = _base_unet(base)
+    unet, kind = load_base_unet(base.unet, base.sd_folder)
     if unet.spec.attention == "text" and prompt is None:
         prompt = embed_prompt(folder=base.sd_folder, cache=prompt_cache)
     folder = base.codec_folder
@@ -135,14 +135,18 @@ def build_teacher(
     )
 
 
-def _base_unet(base: TeacherBase) -> tuple[UNet, PredictionType]:
-    source = base.unet or base.sd_folder
+def load_base_unet(unet: Path | None, sd_folder: Path | None) -> tuple[UNet, PredictionType]:
+    """The UNet that stages start from, and what it predicts: a prior's, or Stable Diffusion's.
+
+    Stable Diffusion's comes from ``sd_folder``, or else from the hub. Raises WeightsError.
+    """
+    source = unet or sd_folder
     if source is not None:
-        unet, _, kind = load_unet(source)
-        return unet, kind
-    unet = UNet(SD21)
-    load_strict(unet, load_sd_unet(), "Stable Diffusion's UNet")
-    return unet, prediction_type()
+        loaded, _, kind = load_unet(source)
+        return loaded, kind
+    plain = UNet(SD21)
+    load_strict(plain, load_sd_unet(), "Stable Diffusion's UNet")
+    return plain, prediction_type()
 
 
 def _check_codec(base: TeacherBase, digest: str) -> None:

@@ -53,6 +53,8 @@ def train_student(
         Path | None, typer.Option(help="A teacher of merge-teacher, to imitate.")
     ] = None,
     codec_folder: CodecFolderOption = None,
+    unet: UNetOption = None,
+    sd_folder: SdFolderOption = None,
     dino: DinoOption = "facebook/dino-vitb16",
     set_: SetOption = None,
     max_minutes: MinutesOption = None,
@@ -67,7 +69,9 @@ def train_student(
     resolved = _resolve(load_preset(config), set_, dry_run)
     from slimdiffsr.stages import RunPaths, train_student
 
-    paths = RunPaths(tuple(data), out, lpips, validation, start, teacher, codec_folder, dino)
+    paths = RunPaths(
+        tuple(data), out, lpips, validation, start, teacher, codec_folder, dino, unet, sd_folder
+    )
     with training_progress(resolved.steps) as show:
         result = train_student(resolved, paths, max_minutes=max_minutes, on_progress=show)
     tell_training(result, resolved.steps, out / "model.safetensors")

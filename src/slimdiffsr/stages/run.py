@@ -57,6 +57,8 @@ class RunPaths:
     teacher: Path | None = None  # a merged teacher, for distillation
     codec_folder: Path | None = None  # TAESD, where a student inherits from it; None asks the hub
     dino: str = "facebook/dino-vitb16"  # or a local folder; for adversary="dino"
+    unet: Path | None = None  # of train prior, where a student of init=sd begins; None: sd_folder
+    sd_folder: Path | None = None  # or Stable Diffusion's copy there; None: the hub's
 
 
 @dataclass(frozen=True, slots=True)

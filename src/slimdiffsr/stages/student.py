@@ -41,7 +41,7 @@ from slimdiffsr.stages.run import (
 )
 from slimdiffsr.stages.validation import score, validation_set
 from slimdiffsr.teacher import Teacher
-from slimdiffsr.teacher_files import load_teacher
+from slimdiffsr.teacher_files import load_base_unet, load_teacher
 from slimdiffsr.training import Average, Progress, TrainResult
 
 __all__ = ["train_student"]
@@ -73,7 +73,7 @@ def train_student(
 
 def find_teacher(config: TrainConfig, paths: RunPaths) -> Teacher | None:
     """The teacher, where the config has a use for one. Raises ConfigError and WeightsError."""
-    if config.distill is None and config.init == "fresh":
+    if config.distill is None and config.init != "teacher":
         if paths.teacher is not None:
             raise ConfigError(
                 "this config has no use for a teacher: take one that distils, or set init=teacher"
@@ -91,14 +91,24 @@ def find_teacher(config: TrainConfig, paths: RunPaths) -> Teacher | None:
 
 def first_student(config: TrainConfig, paths: RunPaths, teacher: Teacher | None) -> Student:
     """The student before its first step: fresh, inherited by pruning, or from ``paths.start``."""
+    if config.init != "sd" and (paths.unet or paths.sd_folder):
+        raise ConfigError(
+            f"--unet and --sd-folder are where init=sd begins, this config has init={config.init}: "
+            "leave them out, or set init=sd"
+        )
     student = fresh(lambda: build_student(config.model), config.seed)
-    if config.init == "teacher" and teacher is not None and not isinstance(student, TinyStudent):
+    if config.init != "fresh" and not isinstance(student, TinyStudent):
         kind: CodecKind = "kl" if config.model.ablation == "kl" else "taesd"
-        codec = teacher.codec
-        if isinstance(codec, Taesd) != (kind == "taesd"):
+        if config.init == "teacher" and teacher is not None:
+            unet = teacher.unet
+        else:
+            unet, _ = load_base_unet(paths.unet, paths.sd_folder)
+        if teacher is not None and isinstance(teacher.codec, Taesd) == (kind == "taesd"):
+            codec = teacher.codec
+        else:
             codec = load_codec(kind, paths.codec_folder)
         taesd = codec.state_dict() if isinstance(codec, Taesd) else None
-        inherit(student, teacher.unet.state_dict(), taesd)
+        inherit(student, unet.state_dict(), taesd)
         if isinstance(student, LatentStudent) and taesd is None:
             load_strict(student.codec, codec.state_dict(), "Stable Diffusion's autoencoder")
     if paths.start is not None:
