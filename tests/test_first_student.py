@@ -10,7 +10,7 @@ import torch
 from teachers import run_paths, unsettled, write_base, write_merged
 from test_stage_distillation import micro_distillation
 
-from slimdiffsr.errors import ConfigError
+from slimdiffsr.errors import ConfigError, WeightsError
 from slimdiffsr.models.pruning import prune
 from slimdiffsr.stages import RunPaths, train_student
 from slimdiffsr.stages.student import first_student
@@ -62,3 +62,11 @@ def test_a_base_without_a_use_is_a_clear_error(paths: RunPaths) -> None:
     config = micro_distillation(init="teacher", steps=1)
     with pytest.raises(ConfigError, match="are where init=sd begins, this config has init=teacher"):
         train_student(config, paths)
+
+
+def test_a_teacher_that_is_not_merged_says_what_to_do(paths: RunPaths) -> None:
+    assert paths.teacher is not None
+    adapted = dataclasses.replace(paths, teacher=paths.teacher.with_name("adapted.safetensors"))
+    config = micro_distillation(init="sd", steps=1)
+    with pytest.raises(WeightsError, match="run 'slimdiffsr merge-teacher' on it first"):
+        train_student(config, adapted)

@@ -54,7 +54,7 @@ def test_the_end_of_a_run_is_told_once_with_what_was_passed_over(
     assert told.out == "model.safetensors\n"
     assert told.err.splitlines() == [
         "step 4 of 9 after 12 s; the same command goes on from here",
-        "2 unreadable images were passed over",
+        "passed over images that cannot be read, 2 times",
         "3 images smaller than the crop were passed over",
         "went on with other settings than before: lr: 1 -> 2",
     ]

@@ -70,7 +70,8 @@ def find_images(folders: Sequence[Path], smallest_px: int) -> ImageFolder:
     if not files:
         raise DataError(
             f"no usable image in {', '.join(map(str, folders))}: {len(unreadable)} unreadable, "
-            f"{len(too_small)} smaller than the {smallest_px} px crop"
+            f"{len(too_small)} smaller than the {smallest_px} px crop; give a folder of larger images, "
+            f"or a smaller crop_hr_px"
         )
     return ImageFolder(tuple(files), tuple(weights), tuple(unreadable), tuple(too_small))
 

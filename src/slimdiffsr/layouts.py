@@ -1,8 +1,8 @@
 """Where the images lie in the published trees of AID, NWPU-RESISC45, DOTA, DIOR, Real-RefRSSRD.
 
 A known tree is recognised by its folders and file names, wherever below the given folder it lies;
-any other folder counts with all images in it. Training takes the training part of a known tree,
-never its test images. Test samples are drawn by hashing seed and path, so they are the same on
+any other folder counts with all images in it. Training takes the training part of a known tree;
+NWPU-RESISC45 has none, and all its images are both. Test samples are drawn by hashing seed and path, so they are the same on
 every machine, whatever other files are there (MS 13).
 """
 

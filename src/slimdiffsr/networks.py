@@ -34,6 +34,7 @@ from slimdiffsr.models.unet import UNet
 from slimdiffsr.sources import load_kl, load_sd_unet, load_taesd, prediction_type
 
 __all__ = [
+    "ADAPTED",
     "ESTIMATOR_FILE",
     "UNET_FILE",
     "CodecKind",
@@ -49,6 +50,7 @@ __all__ = [
 
 ESTIMATOR_FILE = "estimator.safetensors"
 UNET_FILE = "unet.safetensors"
+ADAPTED = "teacher-adapted"  # of train teacher: kind of a file that merge-teacher reads
 
 CodecKind = Literal["taesd", "kl"]
 M = TypeVar("M", bound=nn.Module)
@@ -103,7 +105,10 @@ def read_network(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     tensors, about = load_tensors(path)
     if about.get("network") != kind:
         what = about.get("network") or ("student" if "config" in about else "no network of ours")
-        raise WeightsError(f"{path} should hold a network of kind {kind}, but it holds: {what}")
+        hint = "; run 'slimdiffsr merge-teacher' on it first" if what == ADAPTED else ""
+        raise WeightsError(
+            f"{path} should hold a network of kind {kind}, but it holds: {what}{hint}"
+        )
     if tensors_sha256(tensors) != about.get("tensors_sha256"):
         raise ChecksumError(
             f"{path} is damaged: its tensors do not match the checksum stored with them; make or "

@@ -30,6 +30,7 @@ from slimdiffsr.models.spec import SD21, PredictorSpec, UNetSpec
 from slimdiffsr.models.uncertainty import NoiseLevelPredictor, UncertaintyEstimator
 from slimdiffsr.models.unet import UNet
 from slimdiffsr.networks import (
+    ADAPTED,
     ESTIMATOR_FILE,
     UNET_FILE,
     CodecKind,
@@ -53,7 +54,7 @@ __all__ = [
     "save_adapted",
 ]
 
-ADAPTED, MERGED = "teacher-adapted", "teacher"
+MERGED = "teacher"
 
 
 @dataclass(frozen=True, slots=True)

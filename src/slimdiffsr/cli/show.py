@@ -80,7 +80,7 @@ def tell_training(result: TrainResult, steps: int, written: Path) -> None:
     ending = "" if result.finished else "; the same command goes on from here"
     note(f"step {result.step} of {steps} after {result.seconds:.0f} s{ending}")
     if result.unreadable:
-        note(f"{result.unreadable} unreadable images were passed over")
+        note(f"passed over images that cannot be read, {result.unreadable} times")
     if result.too_small:
         note(f"{result.too_small} images smaller than the crop were passed over")
     if result.changed:
