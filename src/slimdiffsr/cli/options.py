@@ -67,7 +67,7 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")
 ]
 MinutesOption = Annotated[
-    float | None, typer.Option(min=0.01, help="Stop so many minutes after the first step, saved.")
+    float | None, typer.Option(min=0, help="Stop so many minutes after the first step, saved.")
 ]
 LpipsOption = Annotated[
     Path | None, typer.Option(help="LPIPS weights, .safetensors; default: by the lpips package.")
