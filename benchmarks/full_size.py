@@ -29,7 +29,7 @@ from slimdiffsr.diffusion import noise_schedule
 from slimdiffsr.losses import total_variation
 from slimdiffsr.models.discriminator import DinoDiscriminator, DinoFeatures
 from slimdiffsr.models.lpips import LPIPS
-from slimdiffsr.models.sd_vae import KLCodec, build_kl
+from slimdiffsr.models.sd_vae import build_kl
 from slimdiffsr.models.spec import SD21, PredictorSpec
 from slimdiffsr.models.student import BaseStudent, enlarge_bicubic
 from slimdiffsr.models.uncertainty import NoiseLevelPredictor, UncertaintyEstimator
@@ -37,7 +37,7 @@ from slimdiffsr.models.unet import UNet
 from slimdiffsr.stages.adversarial import Alternation, Attempt
 from slimdiffsr.stages.distilled import Distillation, Imitator
 from slimdiffsr.stages.reconstruction import Reconstruction
-from slimdiffsr.stages.run import make_optimizer
+from slimdiffsr.stages.run import make_optimizer, recompute_blocks
 from slimdiffsr.teacher import Teacher, adapt
 
 Step = Callable[[Tensor, Tensor], dict[str, Tensor]]
@@ -76,9 +76,8 @@ def teacher_step(accelerator: Accelerator, batch: int, checkpointing: bool) -> S
     teacher = full_teacher(accelerator.device)
     adapt(teacher)
     teacher.to(accelerator.device).train()
-    teacher.unet.checkpointing = checkpointing
-    if checkpointing and isinstance(teacher.codec, KLCodec):
-        teacher.codec.vae.enable_gradient_checkpointing()
+    if checkpointing:
+        recompute_blocks(teacher.unet, teacher.codec)
     reconstruction, adversary = full_reconstruction(accelerator)
 
     def attempt(lr: Tensor, hr: Tensor) -> Attempt:
