@@ -114,12 +114,9 @@ def test_tiny_x8_shows_no_seams_and_keeps_colours(town: Path, tmp_path: Path) ->
     assert window_ratio(sr, 8) <= 1.05 * window_ratio(untiled, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "side", "agrees_db"),
-    [
-        ("compact-x4", 144, 33),
-        pytest.param("compact-x8", 128, 29, marks=pytest.mark.slow),
-    ],
+    ("name", "side", "agrees_db"), [("compact-x4", 144, 33), ("compact-x8", 128, 29)]
 )
 def test_compact_shows_no_seams_and_keeps_colours(
     name: str, side: int, agrees_db: float, town: Path, tmp_path: Path
