@@ -100,8 +100,13 @@ def test_a_folder_without_images_says_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"")
     with pytest.raises(DataError, match="1 unreadable, 1 smaller than the 32 px crop"):
         find_images([tmp_path], 32)
+    with pytest.raises(DataError, match=r"give a folder of larger images, .* --set crop_hr_px="):
+        find_images([tmp_path], 32)
     with pytest.raises(DataError, match="no folder"):
         find_images([tmp_path / "none"], 32)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no image file in .*empty: give a folder .*\.png"):
+        find_images([tmp_path / "empty"], 32)
 
 
 def test_an_image_is_read_as_rgb_between_0_and_1(tmp_path: Path) -> None:

@@ -162,6 +162,8 @@ def test_weights_that_are_missing_or_do_not_fit_are_named(
     parts = (*codec, "--lpips", lpips, "--estimator", base.estimator, "--unet", base.unet)
     for stage, options, words in (
         ("uncertainty", ("--codec-folder", data), "has no diffusion_pytorch_model.safetensors"),
+        ("uncertainty", ("--codec-folder", none), f"there is no folder {none}: it should be"),
+        ("uncertainty", ("--codec-folder", none), "or hold taesd_encoder.safetensors and taesd_de"),
         ("uncertainty", (*codec, "--start", base.unet), "of kind estimator, but it holds: unet"),
         (
             "uncertainty",

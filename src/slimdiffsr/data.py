@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from slimdiffsr.config import LoopConfig
 from slimdiffsr.errors import DataError
 from slimdiffsr.images import image_size, read_rgb8
-from slimdiffsr.layouts import training_images
+from slimdiffsr.layouts import IMAGE_SUFFIXES, training_images
 
 __all__ = [
     "ImageFolder",
@@ -67,11 +67,17 @@ def find_images(folders: Sequence[Path], smallest_px: int) -> ImageFolder:
                 continue
             files.append(path)
             weights.append(float(width * height))
+    names = ", ".join(map(str, folders))
+    if not files and not unreadable and not too_small:
+        raise DataError(
+            f"no image file in {names}: give a folder that holds some, as "
+            f"{', '.join(IMAGE_SUFFIXES)}"
+        )
     if not files:
         raise DataError(
-            f"no usable image in {', '.join(map(str, folders))}: {len(unreadable)} unreadable, "
-            f"{len(too_small)} smaller than the {smallest_px} px crop; give a folder of larger images, "
-            f"or a smaller crop_hr_px"
+            f"no usable image in {names}: {len(unreadable)} unreadable, {len(too_small)} smaller "
+            f"than the {smallest_px} px crop; give a folder of larger images, or a smaller crop by "
+            "--set crop_hr_px=..."
         )
     return ImageFolder(tuple(files), tuple(weights), tuple(unreadable), tuple(too_small))
 

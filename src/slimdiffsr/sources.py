@@ -81,9 +81,12 @@ SD_REPOSITORIES = (
 TAESD_REPOSITORIES = (Repository("madebyollin/taesd"),)
 
 
-def fetch(file: str, repositories: Iterable[Repository], folder: Path | None = None) -> Path:
+def fetch(
+    file: str, repositories: Iterable[Repository], folder: Path | None = None, instead: str = ""
+) -> Path:
     """The path of ``file`` in a local folder, if one is given, else from the first that has it.
 
+    instead: what else the folder could hold, as an error says it.
     Raises ModelNotFoundError, which names what to download and where from, and ChecksumError when
     a pinned file is another.
     """
@@ -91,9 +94,10 @@ def fetch(file: str, repositories: Iterable[Repository], folder: Path | None = N
         path = folder / file
         if path.is_file():
             return path
+        wrong = f"{folder} has no {file}" if folder.is_dir() else f"there is no folder {folder}"
         raise ModelNotFoundError(
-            f"{folder} has no {file}: it should be a copy of one of "
-            f"{', '.join(r.name for r in repositories)} from huggingface.co"
+            f"{wrong}: it should be a copy of one of "
+            f"{', '.join(r.name for r in repositories)} from huggingface.co{instead}"
         )
     failures = []
     for repository in repositories:
@@ -181,7 +185,8 @@ def load_taesd(folder: Path | None = None) -> dict[str, Tensor]:
         return {f"encoder.{k}": v.float() for k, v in encoder.items()} | {
             f"decoder.{k}": v.float() for k, v in shifted.items()
         }
-    tensors, _ = load_tensors(fetch(TAESD_FILE, TAESD_REPOSITORIES, folder))
+    pair = ", or hold taesd_encoder.safetensors and taesd_decoder.safetensors"
+    tensors, _ = load_tensors(fetch(TAESD_FILE, TAESD_REPOSITORIES, folder, pair))
     return {re.sub(r"^(en|de)coder\.layers\.", r"\1coder.", k): v for k, v in tensors.items()}
 
 

@@ -54,8 +54,8 @@ FrozenCodecOption = Annotated[str, typer.Option("--codec", help="taesd or kl.")]
 DataOption = Annotated[
     list[Path],
     typer.Option(
-        help="Folder of sharp images; repeat for more. Of AID, NWPU-RESISC45, DOTA, DIOR and "
-        "Real-RefRSSRD, known by their folders, only the training part; dota:FOLDER insists."
+        help="Folder of sharp images; repeat for more. Of DOTA, DIOR and Real-RefRSSRD, known by "
+        "their folders, only the training part; dota:FOLDER insists."
     ),
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder of the run; the same again resumes.")]
