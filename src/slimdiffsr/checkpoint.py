@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -41,6 +42,7 @@ __all__ = [
     "file_sha256",
     "import_official",
     "interpolate_models",
+    "load_metadata",
     "load_model",
     "load_pickled",
     "load_strict",
@@ -171,12 +173,24 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file, on the CPU. Raises WeightsError."""
+    with _opened(path) as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  no iter
+        return tensors, dict(file.metadata() or {})
+
+
+def load_metadata(path: Path) -> dict[str, str]:
+    """Metadata of a safetensors file; no tensor is read. Raises WeightsError."""
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:  # safetensors types nothing
     if not path.is_file():
         raise WeightsError(f"no weight file {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  no iter
-            return tensors, dict(file.metadata() or {})
+            yield file
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is not a readable safetensors file: {error}") from None
 

@@ -46,6 +46,7 @@ __all__ = [
     "load_unet",
     "read_network",
     "save_network",
+    "written_by_run",
 ]
 
 ESTIMATOR_FILE = "estimator.safetensors"
@@ -123,6 +124,11 @@ def read_network(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     return tensors, spec, about
 
 
+def written_by_run(path: Path, file: str) -> Path:
+    """The file itself, or ``file`` in its run's folder: commands take either."""
+    return path / file if path.is_dir() else path
+
+
 def load_unet(path: Path) -> tuple[UNet, UNetSpec, PredictionType]:
     """A UNet, its spec, and what it predicts.
 
@@ -133,7 +139,7 @@ def load_unet(path: Path) -> tuple[UNet, UNetSpec, PredictionType]:
         unet = UNet(SD21)
         load_strict(unet, load_sd_unet(path), str(path))
         return _frozen(unet), SD21, prediction_type(path)
-    path = path / UNET_FILE if path.is_dir() else path
+    path = written_by_run(path, UNET_FILE)
     tensors, values, about = read_network(path, "unet")
     spec = _spec(path, UNetSpec, values)
     unet = UNet(spec)
@@ -146,7 +152,7 @@ def load_estimator(path: Path) -> UncertaintyEstimator:
 
     Raises WeightsError and ChecksumError.
     """
-    path = path / ESTIMATOR_FILE if path.is_dir() else path
+    path = written_by_run(path, ESTIMATOR_FILE)
     tensors, values, _ = read_network(path, "estimator")
     estimator = build_estimator(_spec(path, EstimatorSpec, values))
     load_strict(estimator, tensors, str(path))

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
-from safetensors import safe_open
 from torch import Tensor
 
 from slimdiffsr.checkpoint import (
     encode,
     file_sha256,
+    load_metadata,
     load_strict,
     tensors_sha256,
     write_atomically,
@@ -40,6 +40,7 @@ from slimdiffsr.networks import (
     load_estimator,
     load_unet,
     read_network,
+    written_by_run,
 )
 from slimdiffsr.sources import embed_prompt, load_sd_unet, prediction_type
 from slimdiffsr.teacher import Teacher, adapt
@@ -155,8 +156,7 @@ def _check_codec(base: TeacherBase, digest: str) -> None:
     for path, file in ((base.estimator, ESTIMATOR_FILE), (base.unet, UNET_FILE)):
         if path is None:
             continue
-        with safe_open(path / file if path.is_dir() else path, framework="pt") as opened:
-            about = opened.metadata() or {}
+        about = load_metadata(written_by_run(path, file))
         if about.get("codec_sha256", digest) != digest:
             raise WeightsError(
                 f"{path} was trained on the latents of another autoencoder: it knows "

@@ -161,9 +161,10 @@ def check_creation_options(header: Header, fmt: OutputFormat, extra: Mapping[str
     """Raise OutputError when GDAL refuses the user's creation options, before any work is done."""
     if not extra:
         return
-    _check_block_sizes(_upper(extra))
+    own = _upper(extra)
+    _check_block_sizes(own)
     small = {"width": 64, "height": 64, "count": len(header.bands), "dtype": header.dtype.name}
-    options = {**_creation_options(header, fmt), **_upper(extra)}
+    options = {**_creation_options(header, fmt), **own}
     trial = f"/vsimem/slimdiffsr-trial-{uuid.uuid4().hex}"
     try:
         with MemoryFile() as memory:  # type: ignore[no-untyped-call]

@@ -16,7 +16,7 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from slimdiffsr.checkpoint import load_tensors, write_atomically
+from slimdiffsr.checkpoint import load_metadata, write_atomically
 from slimdiffsr.config import LoopConfig, to_dict
 from slimdiffsr.data import TrainingPairs, batch_files, find_images, training_batches
 from slimdiffsr.degrade import degrade, image_generator
@@ -197,9 +197,8 @@ def _noted(out: Path, name: str) -> dict[str, Any]:
 
 
 def _hash_names(paths: Sequence[Path]) -> str:
-    return hashlib.sha256(
-        "\n".join(f"{path.parent.name}/{path.name}" for path in paths).encode()
-    ).hexdigest()[:12]
+    names = "\n".join(f"{path.parent.name}/{path.name}" for path in paths)
+    return hashlib.sha256(names.encode()).hexdigest()[:12]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -243,7 +242,7 @@ def check_crop(config: LoopConfig, unet: UNetSpec) -> None:
 
 def check_scale(config: LoopConfig, path: Path) -> None:
     """Raise ConfigError where a file of an earlier stage was trained at another enlargement."""
-    settings = json.loads(load_tensors(path)[1].get("train_config", "{}"))
+    settings = json.loads(load_metadata(path).get("train_config", "{}"))
     scale = settings.get("recipe", {}).get("scale", config.recipe.scale)
     if scale != config.recipe.scale:
         raise ConfigError(

@@ -17,6 +17,7 @@ from slimdiffsr.config import TrainConfig
 from slimdiffsr.errors import ConfigError
 from slimdiffsr.models.sd_vae import Taesd
 from slimdiffsr.models.student import (
+    BaseStudent,
     LatentStudent,
     Student,
     TinyStudent,
@@ -83,8 +84,8 @@ def find_teacher(config: TrainConfig, paths: RunPaths) -> Teacher | None:
         raise ConfigError(
             "this config needs a teacher: give --teacher FILE, or set distill=none and init=fresh"
         )
-    teacher = load_teacher(paths.teacher)
     check_scale(config, paths.teacher)
+    teacher = load_teacher(paths.teacher)
     check_crop(config, teacher.unet.spec)
     return teacher
 
@@ -98,22 +99,32 @@ def first_student(config: TrainConfig, paths: RunPaths, teacher: Teacher | None)
         )
     student = fresh(lambda: build_student(config.model), config.seed)
     if config.init != "fresh" and not isinstance(student, TinyStudent):
-        kind: CodecKind = "kl" if config.model.ablation == "kl" else "taesd"
-        if config.init == "teacher" and teacher is not None:
-            unet = teacher.unet
-        else:
-            unet, _ = load_base_unet(paths.unet, paths.sd_folder)
-        if teacher is not None and isinstance(teacher.codec, Taesd) == (kind == "taesd"):
-            codec = teacher.codec
-        else:
-            codec = load_codec(kind, paths.codec_folder)
-        taesd = codec.state_dict() if isinstance(codec, Taesd) else None
-        inherit(student, unet.state_dict(), taesd)
-        if isinstance(student, LatentStudent) and taesd is None:
-            load_strict(student.codec, codec.state_dict(), "Stable Diffusion's autoencoder")
+        _inherit(student, config, paths, teacher)
     if paths.start is not None:
         load_strict(student, load_tensors(paths.start)[0], str(paths.start))
     return student
+
+
+def _inherit(
+    student: BaseStudent | LatentStudent,
+    config: TrainConfig,
+    paths: RunPaths,
+    teacher: Teacher | None,
+) -> None:
+    # From the UNet that config.init names, and the autoencoder that the student is built on.
+    if config.init == "teacher" and teacher is not None:
+        unet = teacher.unet
+    else:
+        unet, _ = load_base_unet(paths.unet, paths.sd_folder)
+    kind: CodecKind = "kl" if config.model.ablation == "kl" else "taesd"
+    if teacher is not None and isinstance(teacher.codec, Taesd) == (kind == "taesd"):
+        codec = teacher.codec
+    else:
+        codec = load_codec(kind, paths.codec_folder)
+    taesd = codec.state_dict() if isinstance(codec, Taesd) else None
+    inherit(student, unet.state_dict(), taesd)
+    if isinstance(student, LatentStudent) and taesd is None:
+        load_strict(student.codec, codec.state_dict(), "Stable Diffusion's autoencoder")
 
 
 class StudentTask:

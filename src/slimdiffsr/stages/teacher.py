@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from slimdiffsr.losses import total_variation
 from slimdiffsr.models.student import enlarge_bicubic
-from slimdiffsr.networks import ESTIMATOR_FILE
+from slimdiffsr.networks import ESTIMATOR_FILE, written_by_run
 from slimdiffsr.sources import load_lpips
 from slimdiffsr.stages.adversarial import Alternation, Attempt, build_adversary
 from slimdiffsr.stages.graphs import prepare
@@ -57,8 +57,7 @@ def train_teacher(
     state, logs and pictures into ``paths.out``; the same call again goes on.
     """
     run = start_run(config, paths)
-    estimator = base.estimator
-    check_scale(config, estimator / ESTIMATOR_FILE if estimator.is_dir() else estimator)
+    check_scale(config, written_by_run(base.estimator, ESTIMATOR_FILE))
     adaptation = Adaptation(
         config.predictor, config.unet_rank, config.decoder_rank, config.train_conv_in
     )
