@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slimdiffsr.cli import app
+from slimdiffsr.datasets.images import encode_png, to_rgb8, to_signed
 from slimdiffsr.evaluate import PairedFolder
-from slimdiffsr.images import encode_png, to_rgb8, to_signed
+from slimdiffsr.files.stages import load_codec
+from slimdiffsr.files.teachers import load_teacher
+from slimdiffsr.method.teacher import Teacher
 from slimdiffsr.models.student import enlarge_bicubic
-from slimdiffsr.networks import load_codec
-from slimdiffsr.teacher import Teacher
-from slimdiffsr.teacher_files import load_teacher
 
 STARTED = time.monotonic()
 TINY = Path(__file__).parents[1] / "src/slimdiffsr/weights/tiny-x4.safetensors"

@@ -24,9 +24,9 @@ import torch
 from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 
-from slimdiffsr.config import DistillConfig, LoopConfig, ModelConfig, StudentLoss
-from slimdiffsr.diffusion import noise_schedule
-from slimdiffsr.losses import total_variation
+from slimdiffsr.method.diffusion import noise_schedule
+from slimdiffsr.method.losses import total_variation
+from slimdiffsr.method.teacher import Teacher, adapt
 from slimdiffsr.models.discriminator import DinoDiscriminator, DinoFeatures
 from slimdiffsr.models.lpips import LPIPS
 from slimdiffsr.models.sd_vae import build_kl
@@ -34,11 +34,11 @@ from slimdiffsr.models.spec import SD21, PredictorSpec
 from slimdiffsr.models.student import BaseStudent, enlarge_bicubic
 from slimdiffsr.models.uncertainty import NoiseLevelPredictor, UncertaintyEstimator
 from slimdiffsr.models.unet import UNet
+from slimdiffsr.settings.config import DistillConfig, LoopConfig, ModelConfig, StudentLoss
 from slimdiffsr.stages.adversarial import Alternation, Attempt
 from slimdiffsr.stages.distilled import Distillation, Imitator
 from slimdiffsr.stages.reconstruction import Reconstruction
 from slimdiffsr.stages.run import make_optimizer, recompute_blocks
-from slimdiffsr.teacher import Teacher, adapt
 
 Step = Callable[[Tensor, Tensor], dict[str, Tensor]]
 

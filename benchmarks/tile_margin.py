@@ -14,7 +14,7 @@ import rasterio
 import torch
 from rasterio.windows import Window
 
-from slimdiffsr.checkpoint import load_model
+from slimdiffsr.files.students import load_model
 
 TILE_LR_PX = 128
 IMAGE_LR_PX = 384

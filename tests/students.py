@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from slimdiffsr.config import (
+from slimdiffsr.models.lpips import LPIPS
+from slimdiffsr.settings.config import (
     LpipsNet,
     ModelConfig,
     Recipe,
@@ -19,7 +20,6 @@ from slimdiffsr.config import (
     TrainConfig,
     UNetConfig,
 )
-from slimdiffsr.models.lpips import LPIPS
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -11,16 +11,8 @@ from safetensors.torch import save_file
 from students import write_images, write_lpips
 from torch import nn
 
-from slimdiffsr.config import Recipe, StudentLoss
-from slimdiffsr.models.sd_vae import Taesd
-from slimdiffsr.models.spec import PredictorSpec, UNetSpec
-from slimdiffsr.models.unet import UNet
-from slimdiffsr.networks import EstimatorSpec, build_estimator, save_network
-from slimdiffsr.stages import RunPaths
-from slimdiffsr.stages.run import fresh
-from slimdiffsr.stages.teacher_config import TeacherConfig
-from slimdiffsr.teacher import Teacher
-from slimdiffsr.teacher_files import (
+from slimdiffsr.files.stages import EstimatorSpec, build_estimator, save_network
+from slimdiffsr.files.teachers import (
     Adaptation,
     TeacherBase,
     build_teacher,
@@ -28,6 +20,14 @@ from slimdiffsr.teacher_files import (
     merge_teacher,
     save_adapted,
 )
+from slimdiffsr.method.teacher import Teacher
+from slimdiffsr.models.sd_vae import Taesd
+from slimdiffsr.models.spec import PredictorSpec, UNetSpec
+from slimdiffsr.models.unet import UNet
+from slimdiffsr.settings.config import Recipe, StudentLoss
+from slimdiffsr.stages import RunPaths
+from slimdiffsr.stages.run import fresh
+from slimdiffsr.stages.teacher_config import TeacherConfig
 
 PRIOR = UNetSpec(
     widths=(16, 32, 32, 32), layers=1, mid_width=32, attention="self", head_width=16,

@@ -20,8 +20,8 @@ from slimdiffsr.bench.protocol import BenchConfig
 from slimdiffsr.bench.rows import ROWS, Row, choose_rows
 from slimdiffsr.bench.run import bench
 from slimdiffsr.bench.tables import shares_table
-from slimdiffsr.diffusion import noise_schedule
 from slimdiffsr.errors import ConfigError, ModelNotFoundError, ScaleError
+from slimdiffsr.method.diffusion import noise_schedule
 
 CPU = torch.device("cpu")
 

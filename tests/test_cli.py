@@ -13,8 +13,8 @@ from rasters import byte_picture, picture, read, write_raster
 from test_geo_errors import complex_numbers, no_bands, text, truncated
 from typer.testing import CliRunner
 
-from slimdiffsr import checkpoint
 from slimdiffsr.cli import app
+from slimdiffsr.files import students
 from slimdiffsr.geo import SceneReport
 
 SLIMDIFFSR = [sys.executable, "-m", "slimdiffsr"]
@@ -290,7 +290,7 @@ def test_a_folder_without_rasters(tmp_path: Path) -> None:
 
 
 def test_bundled_weights_that_changed(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(checkpoint.BUNDLED, "tiny-x4", "0" * 64)
+    monkeypatch.setitem(students.BUNDLED, "tiny-x4", "0" * 64)
     fails(run("upscale", scene, scene.with_name("out.tif")), "is not the published tiny-x4")
 
 
@@ -298,7 +298,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def absent(_: str) -> None:
         raise ModuleNotFoundError(name="accelerate.accelerator")
 
-    monkeypatch.setattr("slimdiffsr.presets.load_preset", absent)
+    monkeypatch.setattr("slimdiffsr.settings.presets.load_preset", absent)
     result = run("train", "student", "--config", "tiny-x4", "--data", tmp_path, "--out", tmp_path)
     fails(result, "needs the package accelerate: pip install 'slimdiffsr[train]'")
 

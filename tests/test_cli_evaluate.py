@@ -21,8 +21,9 @@ from PIL import Image
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from slimdiffsr import checkpoint
 from slimdiffsr.cli import app
+from slimdiffsr.files import students
+from slimdiffsr.files.tensors import file_sha256
 
 
 def run(*arguments: object) -> Any:
@@ -70,7 +71,7 @@ def write_peer(path: Path) -> Path:
 
 def test_one_command_compares_models_peers_and_outputs(data: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.safetensors"
-    mine.write_bytes(Path(checkpoint.resolve("tiny-x4")).read_bytes())
+    mine.write_bytes(Path(students.resolve("tiny-x4")).read_bytes())
     ready = tmp_path / "ready"
     shutil.copytree(data / "hr", ready)
     out = tmp_path / "out"
@@ -83,7 +84,7 @@ def test_one_command_compares_models_peers_and_outputs(data: Path, tmp_path: Pat
     found = json.loads((out / "report.json").read_text())
     assert list(found["sets"][0]["means"]) == ["mine", "bicubic", "near", "theirs", "truth"]
     assert found["sets"][0]["means"]["theirs"]["psnr_y"]["mean"] == "inf"
-    assert checkpoint.file_sha256(mine) in found["models"]["mine"]
+    assert file_sha256(mine) in found["models"]["mine"]
     for line in (out / "report.md").read_text().splitlines():
         assert line in result.stdout
     assert len(list(csv.reader((out / "images.csv").read_text().splitlines()))) == 1 + 3 * 5

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from scipy import special
 from torch import Tensor
 
-from slimdiffsr.config import Blur
 from slimdiffsr.degrade import kernels
 from slimdiffsr.degrade.kernels import (
     draw_kernel,
@@ -25,6 +24,7 @@ from slimdiffsr.degrade.kernels import (
     plateau_kernel,
     sinc_kernel,
 )
+from slimdiffsr.settings.config import Blur
 
 stats: Any = scipy.stats  # has no types
 

@@ -18,9 +18,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter  # type: ignore[attr-defined]
 from torch import Tensor
 
-from slimdiffsr.config import Blur, Noise, Recipe, Resize, Stage
 from slimdiffsr.degrade import degrade, image_generator, pipeline
 from slimdiffsr.errors import DataError
+from slimdiffsr.settings.config import Blur, Noise, Recipe, Resize, Stage
 
 stats: Any = scipy.stats  # has no types
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from slimdiffsr.errors import ModelNotFoundError
-from slimdiffsr.losses import adversarial_loss, discriminator_loss
+from slimdiffsr.method.losses import adversarial_loss, discriminator_loss
 from slimdiffsr.models.augment import Rows, all_rows, augment, cut_out, recolour, translate
 from slimdiffsr.models.discriminator import Blur, DinoDiscriminator, DinoFeatures, load_dino
 

@@ -13,7 +13,7 @@ import pytest
 from typer.main import get_command
 
 from slimdiffsr.cli import app
-from slimdiffsr.presets import PRESETS
+from slimdiffsr.settings.presets import PRESETS
 from slimdiffsr.stages.pretraining import PRIORS, UNCERTAINTIES
 from slimdiffsr.stages.teacher_config import TEACHERS
 from slimdiffsr.upscale import model_names

@@ -12,6 +12,7 @@ from pairs import nearest, write_pairs
 from PIL import Image
 from scipy import stats
 
+from slimdiffsr.datasets.images import read_rgb8
 from slimdiffsr.errors import DataError, InterruptedRunError, OutputError, ScaleError
 from slimdiffsr.evaluate import (
     TRUTH,
@@ -30,7 +31,6 @@ from slimdiffsr.evaluate import (
     report_markdown,
     write_tables,
 )
-from slimdiffsr.images import read_rgb8
 from slimdiffsr.models.classical import Bicubic, Lanczos
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "val"

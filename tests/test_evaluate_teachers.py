@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from teachers import write_base, write_merged
 from test_cli_evaluate import fails, run, write_set
 
+from slimdiffsr.datasets.images import to_rgb8, to_signed
 from slimdiffsr.errors import ConfigError, DataError
 from slimdiffsr.evaluate import PairedFolder, open_testset
 from slimdiffsr.evaluate.teachers import TeacherFile, load_teacher_file
-from slimdiffsr.images import to_rgb8, to_signed
+from slimdiffsr.files.teachers import load_teacher
 from slimdiffsr.models.student import enlarge_bicubic
-from slimdiffsr.teacher_files import load_teacher
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

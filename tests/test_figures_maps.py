@@ -16,9 +16,7 @@ from teachers import unsettled, write_base, write_merged
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
-from slimdiffsr.checkpoint import save_model
 from slimdiffsr.cli import app
-from slimdiffsr.config import ModelConfig
 from slimdiffsr.errors import ConfigError, OutputError
 from slimdiffsr.figures.canvas import new_figure, write_png
 from slimdiffsr.figures.inside import (
@@ -30,16 +28,18 @@ from slimdiffsr.figures.inside import (
     teacher_features,
 )
 from slimdiffsr.figures.maps import Shown, draw_attention, draw_features, draw_guidance
-from slimdiffsr.models.slim import QGAM
-from slimdiffsr.models.spec import PredictorSpec
-from slimdiffsr.models.student import BaseStudent, build_student, enlarge_bicubic
-from slimdiffsr.stages.run import fresh
-from slimdiffsr.teacher import Teacher
-from slimdiffsr.teacher_files import (
+from slimdiffsr.files.students import save_model
+from slimdiffsr.files.teachers import (
     TeacherBase,
     build_teacher,
     load_teacher,
 )
+from slimdiffsr.method.teacher import Teacher
+from slimdiffsr.models.slim import QGAM
+from slimdiffsr.models.spec import PredictorSpec
+from slimdiffsr.models.student import BaseStudent, build_student, enlarge_bicubic
+from slimdiffsr.settings.config import ModelConfig
+from slimdiffsr.stages.run import fresh
 
 STUDENT = ModelConfig(
     name="micro-base",

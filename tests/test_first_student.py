@@ -11,10 +11,10 @@ from teachers import run_paths, unsettled, write_base, write_merged
 from test_stage_distillation import micro_distillation
 
 from slimdiffsr.errors import ConfigError, WeightsError
+from slimdiffsr.files.teachers import load_base_unet, load_teacher
 from slimdiffsr.models.pruning import prune
 from slimdiffsr.stages import RunPaths, train_student
 from slimdiffsr.stages.student import first_student
-from slimdiffsr.teacher_files import load_base_unet, load_teacher
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

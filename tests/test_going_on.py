@@ -12,15 +12,15 @@ from teachers import micro_teacher, run_paths, write_base, write_merged
 from test_stage_distillation import MODEL, micro_distillation
 from test_stage_uncertainty import micro, random_codec
 
-from slimdiffsr.checkpoint import encode, load_tensors
-from slimdiffsr.config import Recipe
 from slimdiffsr.errors import ConfigError, OutputError, WeightsError
+from slimdiffsr.files.stages import EstimatorSpec
+from slimdiffsr.files.tensors import encode, load_tensors
 from slimdiffsr.models.sd_vae import Taesd
-from slimdiffsr.networks import EstimatorSpec
+from slimdiffsr.settings.config import Recipe
 from slimdiffsr.stages import RunPaths, train_student, train_teacher, train_uncertainty
 from slimdiffsr.stages.run import BASE_FILE, CONFIG_FILE, fresh
-from slimdiffsr.state import load_state
-from slimdiffsr.training import STATE_FILE, TrainResult
+from slimdiffsr.training.loop import STATE_FILE, TrainResult
+from slimdiffsr.training.state import load_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from slimdiffsr.cli import app
-from slimdiffsr.config import LpipsNet
 from slimdiffsr.errors import DataError, WeightsError
+from slimdiffsr.files.pretrained import load_lpips
 from slimdiffsr.models.lpips import LPIPS, LPIPS_NETS, from_package
-from slimdiffsr.sources import load_lpips
+from slimdiffsr.settings.config import LpipsNet
 
 WEIGHTS = SHARED / "weights" / "lpips_squeeze.safetensors"
 

@@ -20,11 +20,11 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from slimdiffsr.cli import app
+from slimdiffsr.datasets.images import to_signed
 from slimdiffsr.errors import ConfigError, ModelNotFoundError, WeightsError
 from slimdiffsr.evaluate import METRIC_NAMES, Metric, Sample, choose_metrics
 from slimdiffsr.evaluate.distances import dists_metric, import_dists, lpips_metric
 from slimdiffsr.evaluate.iqa import IQA_NAMES, iqa_metric, licence_note
-from slimdiffsr.images import to_signed
 from slimdiffsr.models.dists import DISTS
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "metrics.json").read_text())

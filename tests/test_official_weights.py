@@ -15,19 +15,16 @@ import torch
 from students import SHARED
 from torch import Tensor
 
-from slimdiffsr.checkpoint import (
-    file_sha256,
-    import_official,
-    load_model,
-    official_to_ours,
-)
-from slimdiffsr.config import ModelConfig
 from slimdiffsr.errors import (
     ConfigError,
     ModelNotFoundError,
     WeightsError,
 )
+from slimdiffsr.files.official import import_official, official_to_ours
+from slimdiffsr.files.students import load_model
+from slimdiffsr.files.tensors import file_sha256
 from slimdiffsr.models.student import BaseStudent, build_student
+from slimdiffsr.settings.config import ModelConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -15,8 +15,8 @@ from students import write_images, write_lpips
 from teachers import write_taesd
 from typer.testing import CliRunner
 
-from slimdiffsr.checkpoint import load_model
 from slimdiffsr.cli import app
+from slimdiffsr.files.students import load_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

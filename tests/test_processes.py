@@ -18,14 +18,14 @@ from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file
 from students import micro_training, write_images
 from teachers import micro_teacher, run_paths, write_base
-from test_training import Counting, quarter
+from test_training_loop import Counting, quarter
 
-from slimdiffsr.config import DistillConfig, StudentLoss
-from slimdiffsr.data import TrainingPairs, find_images, training_batches
 from slimdiffsr.degrade import image_generator
 from slimdiffsr.errors import ConfigError, TrainingError
-from slimdiffsr.networks import load_codec
-from slimdiffsr.presets import PRESETS
+from slimdiffsr.files.stages import load_codec
+from slimdiffsr.files.teachers import TeacherBase, merge_teacher
+from slimdiffsr.settings.config import DistillConfig, StudentLoss
+from slimdiffsr.settings.presets import PRESETS
 from slimdiffsr.stages import (
     RunPaths,
     train_prior,
@@ -36,10 +36,10 @@ from slimdiffsr.stages import (
 from slimdiffsr.stages.pretraining import PRIORS, UNCERTAINTIES
 from slimdiffsr.stages.processes import join, rows_of
 from slimdiffsr.stages.run import start_run
-from slimdiffsr.state import load_state
-from slimdiffsr.stopping import AGREE_EVERY
-from slimdiffsr.teacher_files import TeacherBase, merge_teacher
-from slimdiffsr.training import STATE_FILE, Progress, TrainResult, train
+from slimdiffsr.training.data import TrainingPairs, find_images, training_batches
+from slimdiffsr.training.loop import STATE_FILE, Progress, TrainResult, train
+from slimdiffsr.training.state import load_state
+from slimdiffsr.training.stopping import AGREE_EVERY
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

@@ -11,16 +11,9 @@ import torch
 from students import micro_model as tiny_model
 from torch import Tensor, nn
 
-from slimdiffsr.checkpoint import load_strict
-from slimdiffsr.config import (
-    Ablation,
-    ModelConfig,
-    TrainConfig,
-    UNetConfig,
-    parse,
-    to_dict,
-)
 from slimdiffsr.errors import ConfigError, WeightsError
+from slimdiffsr.files.pretrained import load_taesd
+from slimdiffsr.files.tensors import load_strict
 from slimdiffsr.models.ablations import count
 from slimdiffsr.models.pruning import Pruned, prune
 from slimdiffsr.models.sd_vae import SCALING, KLCodec, Taesd
@@ -32,7 +25,14 @@ from slimdiffsr.models.student import (
     enlarge_bicubic,
 )
 from slimdiffsr.models.unet import UNet
-from slimdiffsr.sources import load_taesd
+from slimdiffsr.settings.config import (
+    Ablation,
+    ModelConfig,
+    TrainConfig,
+    UNetConfig,
+    parse,
+    to_dict,
+)
 
 SHARED = Path(__file__).parents[2] / "shared" / "weights"
 SMALL_UNET = UNetConfig(widths=(32, 64), mid_width=128, groups=8, queries=4, squeeze=8)

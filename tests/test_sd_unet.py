@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slimdiffsr.checkpoint import load_strict
-from slimdiffsr.config import UNetConfig
 from slimdiffsr.errors import ConfigError
+from slimdiffsr.files.pretrained import (
+    diffusers_to_ours,
+)
+from slimdiffsr.files.tensors import load_strict
 from slimdiffsr.models.blocks import ResBlock, TimeEmbedding
 from slimdiffsr.models.spec import SD21, UNetSpec, student_spec
 from slimdiffsr.models.unet import BlockOutputs, DownBlock, UNet, call
-from slimdiffsr.sources import (
-    diffusers_to_ours,
-)
+from slimdiffsr.settings.config import UNetConfig
 
 TINY = UNetSpec(
     widths=(32, 64, 64, 64),

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from slimdiffsr.cli.show import counting_progress, tell_training, training_progress
-from slimdiffsr.training import Progress, TrainResult
+from slimdiffsr.training.loop import Progress, TrainResult
 
 STEP = Progress(3, 10, images_per_s=12.5, memory_gib=1.5, losses={"l1": 0.25, "gan": 1.0})
 

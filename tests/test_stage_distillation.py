@@ -12,8 +12,14 @@ from students import micro_training, seeded
 from teachers import PRIOR, micro_teacher, run_paths, write_base
 from torch import Tensor, nn
 
-from slimdiffsr.checkpoint import load_model
-from slimdiffsr.config import (
+from slimdiffsr.errors import ConfigError, WeightsError
+from slimdiffsr.files.students import load_model
+from slimdiffsr.files.teachers import load_teacher, merge_teacher
+from slimdiffsr.method.distillation import compare_features
+from slimdiffsr.models.sd_vae import build_kl
+from slimdiffsr.models.student import BaseStudent, build_student, enlarge_bicubic
+from slimdiffsr.models.unet import BlockOutputs
+from slimdiffsr.settings.config import (
     Ablation,
     DistillConfig,
     ModelConfig,
@@ -22,18 +28,12 @@ from slimdiffsr.config import (
     TrainConfig,
     UNetConfig,
 )
-from slimdiffsr.distillation import compare_features
-from slimdiffsr.errors import ConfigError, WeightsError
-from slimdiffsr.models.sd_vae import build_kl
-from slimdiffsr.models.student import BaseStudent, build_student, enlarge_bicubic
-from slimdiffsr.models.unet import BlockOutputs
 from slimdiffsr.stages import RunPaths, train_student, train_teacher
 from slimdiffsr.stages.distilled import Distillation, Imitator
 from slimdiffsr.stages.graphs import Recorded
 from slimdiffsr.stages.run import fresh
 from slimdiffsr.stages.student import StudentTask, first_student
-from slimdiffsr.teacher_files import load_teacher, merge_teacher
-from slimdiffsr.training import STATE_FILE, Progress
+from slimdiffsr.training.loop import STATE_FILE, Progress
 from slimdiffsr.upscale import Upscaler
 
 pytestmark = pytest.mark.usefixtures("one_thread")

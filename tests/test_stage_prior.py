@@ -18,21 +18,21 @@ from PIL import Image
 from students import write_images
 from teachers import write_taesd
 from test_stage_uncertainty import equal, one_batch, random_codec
-from test_training import scalars
+from test_training_loop import scalars
 from torch import Tensor
 from typer.testing import CliRunner
 
-from slimdiffsr.checkpoint import load_tensors
 from slimdiffsr.cli import app
-from slimdiffsr.config import override, parse, to_dict
-from slimdiffsr.diffusion import PredictionType, add_noise, noise_schedule, prediction_target
 from slimdiffsr.errors import ConfigError
+from slimdiffsr.files.stages import UNET_FILE, load_unet
+from slimdiffsr.files.tensors import load_tensors
+from slimdiffsr.method.diffusion import PredictionType, add_noise, noise_schedule, prediction_target
 from slimdiffsr.models.unet import UNet
-from slimdiffsr.networks import UNET_FILE, load_unet
+from slimdiffsr.settings.config import override, parse, to_dict
 from slimdiffsr.stages import RunPaths, train_prior
 from slimdiffsr.stages.pretraining import PRIORS, PriorConfig
 from slimdiffsr.stages.prior import PriorTask, sample
-from slimdiffsr.training import STATE_FILE, Progress
+from slimdiffsr.training.loop import STATE_FILE, Progress
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,16 +12,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from students import micro_training, write_images, write_lpips
-from test_training import scalars
+from test_training_loop import scalars
 
-from slimdiffsr.checkpoint import load_model
-from slimdiffsr.config import TrainConfig
+from slimdiffsr.files.students import load_model
+from slimdiffsr.settings.config import TrainConfig
 from slimdiffsr.stages import RunPaths, train_student
-from slimdiffsr.state import load_state
-from slimdiffsr.training import (
+from slimdiffsr.training.loop import (
     STATE_FILE,
     Progress,
 )
+from slimdiffsr.training.state import load_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -14,27 +14,27 @@ from safetensors.torch import load_file, save_file
 from teachers import ESTIMATOR, micro_teacher, pair, run_paths, write_base
 from torch import Tensor, nn
 
-from slimdiffsr.config import StudentLoss
 from slimdiffsr.errors import ChecksumError, ConfigError, WeightsError
-from slimdiffsr.losses import total_variation
-from slimdiffsr.models.lora import load_trainable, trainable_tensors
-from slimdiffsr.models.sd_vae import KLCodec
-from slimdiffsr.models.spec import PredictorSpec
-from slimdiffsr.networks import build_estimator, load_estimator, load_unet, save_network
-from slimdiffsr.sources import PROMPT
-from slimdiffsr.stages import RunPaths
-from slimdiffsr.stages.run import fresh
-from slimdiffsr.stages.teacher import TeacherTask, train_teacher
-from slimdiffsr.stages.teacher_config import TeacherConfig
-from slimdiffsr.teacher import Teacher
-from slimdiffsr.teacher_files import (
+from slimdiffsr.files.pretrained import PROMPT
+from slimdiffsr.files.stages import build_estimator, load_estimator, load_unet, save_network
+from slimdiffsr.files.teachers import (
     Adaptation,
     TeacherBase,
     build_teacher,
     load_teacher,
     merge_teacher,
 )
-from slimdiffsr.training import STATE_FILE, Progress
+from slimdiffsr.method.losses import total_variation
+from slimdiffsr.method.teacher import Teacher
+from slimdiffsr.models.lora import load_trainable, trainable_tensors
+from slimdiffsr.models.sd_vae import KLCodec
+from slimdiffsr.models.spec import PredictorSpec
+from slimdiffsr.settings.config import StudentLoss
+from slimdiffsr.stages import RunPaths
+from slimdiffsr.stages.run import fresh
+from slimdiffsr.stages.teacher import TeacherTask, train_teacher
+from slimdiffsr.stages.teacher_config import TeacherConfig
+from slimdiffsr.training.loop import STATE_FILE, Progress
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -15,27 +15,27 @@ from PIL import Image
 from safetensors.torch import load_file
 from students import seeded, write_images
 from teachers import write_taesd
-from test_training import scalars
+from test_training_loop import scalars
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from slimdiffsr.checkpoint import load_tensors
 from slimdiffsr.cli import app
-from slimdiffsr.config import override, parse, to_dict
 from slimdiffsr.errors import ConfigError, WeightsError
-from slimdiffsr.models.sd_vae import Taesd
-from slimdiffsr.networks import (
+from slimdiffsr.files.stages import (
     ESTIMATOR_FILE,
     EstimatorSpec,
     build_estimator,
     describe_codec,
     load_estimator,
 )
+from slimdiffsr.files.tensors import load_tensors
+from slimdiffsr.models.sd_vae import Taesd
+from slimdiffsr.settings.config import override, parse, to_dict
 from slimdiffsr.stages import RunPaths, train_uncertainty
 from slimdiffsr.stages.pretraining import UNCERTAINTIES, UncertaintyConfig
 from slimdiffsr.stages.run import fresh
 from slimdiffsr.stages.uncertainty import UncertaintyTask
-from slimdiffsr.training import STATE_FILE, Progress
+from slimdiffsr.training.loop import STATE_FILE, Progress
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pairs import nearest, write_pairs
 from PIL import Image
 
+from slimdiffsr.datasets.images import read_rgb8
 from slimdiffsr.evaluate import (
     Method,
     Metric,
@@ -23,7 +24,6 @@ from slimdiffsr.evaluate import (
     evaluate,
 )
 from slimdiffsr.evaluate.run import output_path
-from slimdiffsr.images import read_rgb8
 
 Rgb8 = NDArray[np.uint8]
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from slimdiffsr.config import ModelConfig, UNetConfig
 from slimdiffsr.models.autoencoder import taesd_decoder_tail, taesd_encoder_head
 from slimdiffsr.models.student import (
     BaseStudent,
@@ -22,7 +21,8 @@ from slimdiffsr.models.student import (
     build_student,
     count_parameters,
 )
-from slimdiffsr.presets import tiny_model
+from slimdiffsr.settings.config import ModelConfig, UNetConfig
+from slimdiffsr.settings.presets import tiny_model
 
 NARROW = UNetConfig(widths=(32, 64), mid_width=96, groups=8, queries=4, squeeze=8, ff_mult=1)
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from teachers import micro_teacher
 
-from slimdiffsr.config import parse, to_dict
-from slimdiffsr.presets import PRESETS
+from slimdiffsr.settings.config import parse, to_dict
+from slimdiffsr.settings.presets import PRESETS
 from slimdiffsr.stages.teacher_config import TEACHERS, TeacherConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -18,7 +18,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from slimdiffsr.cli import app
-from slimdiffsr.config import Recipe
 from slimdiffsr.degrade import degrade, image_generator
 from slimdiffsr.errors import ConfigError, DataError, DiskFullError, OutputError
 from slimdiffsr.evaluate import (
@@ -31,6 +30,7 @@ from slimdiffsr.evaluate import (
     open_testset,
 )
 from slimdiffsr.evaluate import manifest as on_disk
+from slimdiffsr.settings.config import Recipe
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "val"
 
@@ -299,7 +299,7 @@ def test_a_full_disk_is_one_error_and_the_same_call_goes_on(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("slimdiffsr.checkpoint.os.fsync", full)
+        patch.setattr("slimdiffsr.files.tensors.os.fsync", full)
         with pytest.raises(DiskFullError, match=r"disk is full at .*: make room and run the same"):
             make_testset(source, tmp_path / "set", BOTH)
     done = make_testset(source, tmp_path / "set", BOTH)

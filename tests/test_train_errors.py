@@ -17,10 +17,10 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from slimdiffsr.cli import app
+from slimdiffsr.files.teachers import TeacherBase
 from slimdiffsr.stages.uncertainty import UncertaintyTask
-from slimdiffsr.state import load_state
-from slimdiffsr.teacher_files import TeacherBase
-from slimdiffsr.training import STATE_FILE
+from slimdiffsr.training.loop import STATE_FILE
+from slimdiffsr.training.state import load_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -86,7 +86,7 @@ def test_a_full_disk_keeps_the_state_before(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("slimdiffsr.checkpoint.os.fsync", full)
+        patch.setattr("slimdiffsr.files.tensors.os.fsync", full)
         error = refused(uncertainty(base, data, out))
     assert error.endswith(f"{STATE_FILE}: No space left on device; the previous file is kept")
     assert saved_step(out) == 2

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from slimdiffsr.diffusion import align_noise_level, invert_timestep, noise_schedule
-from slimdiffsr.losses import total_variation, uncertainty_loss
+from slimdiffsr.method.diffusion import align_noise_level, invert_timestep, noise_schedule
+from slimdiffsr.method.losses import total_variation, uncertainty_loss
 from slimdiffsr.models.spec import PredictorSpec
 from slimdiffsr.models.uncertainty import NoiseLevelPredictor, UncertaintyEstimator
 

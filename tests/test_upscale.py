@@ -17,14 +17,14 @@ from rasters import byte_picture, picture, read, repeat, write_raster
 from torch import Tensor, nn
 
 from slimdiffsr import Upscaler
-from slimdiffsr.checkpoint import save_model
-from slimdiffsr.config import ModelConfig, UNetConfig
 from slimdiffsr.errors import (
     ConfigError,
     RasterError,
 )
+from slimdiffsr.files.students import save_model
 from slimdiffsr.geo import NetworkSpec, SceneOptions
 from slimdiffsr.models.student import build_student
+from slimdiffsr.settings.config import ModelConfig, UNetConfig
 from slimdiffsr.upscale import match_statistics, restore
 
 # The paper's blocks and norms, pooling over the whole tile, at a size for tests.

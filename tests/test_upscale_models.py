@@ -8,8 +8,7 @@ import pytest
 import torch
 from test_upscale import SMALL, rgb, small_model
 
-from slimdiffsr import Upscaler, checkpoint
-from slimdiffsr.checkpoint import save_model
+from slimdiffsr import Upscaler
 from slimdiffsr.errors import (
     ChecksumError,
     ConfigError,
@@ -17,6 +16,8 @@ from slimdiffsr.errors import (
     ScaleError,
     SlimDiffSRError,
 )
+from slimdiffsr.files import students
+from slimdiffsr.files.students import save_model
 from slimdiffsr.upscale import model_names, pick_device, pick_dtype
 
 # ---------------------------------------------------------------------------------------------
@@ -90,7 +91,7 @@ def test_a_model_that_is_not_there_is_named(
 
 
 def test_a_bundled_file_that_changed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(checkpoint.BUNDLED, "tiny-x4", "0" * 64)
+    monkeypatch.setitem(students.BUNDLED, "tiny-x4", "0" * 64)
     with pytest.raises(ChecksumError, match=r"not the published tiny-x4.*reinstall"):
         Upscaler.from_pretrained("tiny-x4")
 

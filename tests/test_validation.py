@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from students import micro_training, write_images
 
-from slimdiffsr.data import read_rgb
 from slimdiffsr.errors import DataError
 from slimdiffsr.stages import RunPaths
 from slimdiffsr.stages.validation import validation_set
+from slimdiffsr.training.data import read_rgb
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from test_stage_distillation import DISTIL, micro_distillation
 from test_stage_uncertainty import make_task, micro
 from torch import Tensor
 
+from slimdiffsr.files.teachers import Adaptation, build_teacher, load_teacher
 from slimdiffsr.models.sd_vae import build_kl
 from slimdiffsr.models.student import enlarge_bicubic
 from slimdiffsr.models.unet import UNet
@@ -23,7 +24,6 @@ from slimdiffsr.stages.run import recompute_blocks
 from slimdiffsr.stages.student import StudentTask
 from slimdiffsr.stages.teacher import TeacherTask
 from slimdiffsr.stages.validation import score
-from slimdiffsr.teacher_files import Adaptation, build_teacher, load_teacher
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

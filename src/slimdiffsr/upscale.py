@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slimdiffsr import geo
-from slimdiffsr.checkpoint import BUNDLED, load_model
 from slimdiffsr.errors import ConfigError, RasterError, ScaleError
+from slimdiffsr.files.students import BUNDLED, load_model
 from slimdiffsr.models.classical import Bicubic, Lanczos
 from slimdiffsr.models.student import enlarge_bicubic
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from slimdiffsr.diffusion import add_noise, noise_schedule, predict_clean
+from slimdiffsr.method.diffusion import add_noise, noise_schedule, predict_clean
 from slimdiffsr.models.sd_vae import build_kl
 from slimdiffsr.models.spec import SD21
 from slimdiffsr.models.student import enlarge_bicubic

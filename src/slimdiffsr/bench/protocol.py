@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import torch
 
+from slimdiffsr.bench.machine import cpu_name, package_version
 from slimdiffsr.bench.measure import DTYPES
 from slimdiffsr.errors import ConfigError
-from slimdiffsr.machine import cpu_name, package_version
 
 __all__ = ["BenchConfig", "Precision", "protocol"]
 

@@ -13,12 +13,12 @@ from torch import nn
 
 from slimdiffsr.bench.diffusion import StableDiffusion
 from slimdiffsr.bench.peers import build_esrgan, build_swinir
-from slimdiffsr.config import Ablation, ModelConfig
 from slimdiffsr.errors import ConfigError
 from slimdiffsr.models.ablations import count
 from slimdiffsr.models.classical import Bicubic
 from slimdiffsr.models.student import BaseStudent, LatentStudent, build_student
-from slimdiffsr.presets import load_preset, tiny_model
+from slimdiffsr.settings.config import Ablation, ModelConfig
+from slimdiffsr.settings.presets import load_preset, tiny_model
 from slimdiffsr.upscale import Upscaler
 
 __all__ = ["ROWS", "Row", "choose_rows", "model_row"]

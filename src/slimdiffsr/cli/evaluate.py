@@ -223,9 +223,9 @@ def _ready(outputs: list[str], set_name: str) -> list[Method]:
 def _draw(
     out: Path, reports: list[Report], sets: list[tuple[PairedFolder, Report]], pictures: int
 ) -> None:
-    from slimdiffsr.checkpoint import write_atomically
     from slimdiffsr.evaluate.page import build_page
     from slimdiffsr.evaluate.pictures import read_pictures, spread
+    from slimdiffsr.files.tensors import write_atomically
 
     share = -(-pictures // len(sets))
     shown = (

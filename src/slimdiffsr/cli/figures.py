@@ -215,7 +215,7 @@ def _pair(option: str, text: str) -> tuple[str, str]:
 
 
 def _load_student(source: str, scale: int | None, device: str) -> Student:
-    from slimdiffsr.checkpoint import load_model
+    from slimdiffsr.files.students import load_model
     from slimdiffsr.upscale import pick_device
 
     return load_model(source, scale=scale).model.to(pick_device(device))
@@ -240,7 +240,7 @@ def _teacher_figures(
 ) -> dict[str, Figure]:
     from slimdiffsr.figures.inside import FeatureMaps, guidance_maps, teacher_features
     from slimdiffsr.figures.maps import draw_features, draw_guidance
-    from slimdiffsr.teacher_files import load_teacher
+    from slimdiffsr.files.teachers import load_teacher
     from slimdiffsr.upscale import pick_device
 
     times = _scale_of(shown, scale)
@@ -260,8 +260,8 @@ def _teacher_figures(
 
 def _read(files: list[Path], hr: Path | None, scale: int | None, crop_lr_px: int) -> list[Shown]:
     # Images with their truths, the middle of both.
+    from slimdiffsr.datasets.images import read_rgb8
     from slimdiffsr.figures.maps import Shown
-    from slimdiffsr.images import read_rgb8
 
     shown = []
     for file in files:
@@ -279,7 +279,7 @@ def _read(files: list[Path], hr: Path | None, scale: int | None, crop_lr_px: int
 def _truth_of(
     file: Path, size_lr_px: tuple[int, ...], hr: Path, scale: int | None
 ) -> tuple[Rgb8, int]:
-    from slimdiffsr.images import read_rgb8
+    from slimdiffsr.datasets.images import read_rgb8
 
     found = sorted(p for p in hr.glob("*") if p.stem == file.stem)
     if len(found) != 1:

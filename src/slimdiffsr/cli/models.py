@@ -29,7 +29,7 @@ def import_weights(
     ] = False,
 ) -> None:
     """Turn the paper's released weights into a model file of ours."""
-    from slimdiffsr.checkpoint import import_official
+    from slimdiffsr.files.official import import_official
 
     refuse_existing(target, overwrite)
     digest = import_official(source, target, scale)
@@ -44,7 +44,7 @@ def import_lpips(
     ] = False,
 ) -> None:
     """Save LPIPS as the lpips package downloads it, for --lpips and for machines without it."""
-    from slimdiffsr.sources import import_lpips
+    from slimdiffsr.files.pretrained import import_lpips
 
     refuse_existing(target, overwrite)
     print(f"{target}  sha256 {import_lpips(target, cast(Any, net))}")
@@ -61,7 +61,7 @@ def interpolate(
     ] = False,
 ) -> None:
     """Blend two trained models: fewer invented details, or sharper pictures."""
-    from slimdiffsr.checkpoint import interpolate_models
+    from slimdiffsr.files.students import interpolate_models
 
     refuse_existing(target, overwrite)
     digest = interpolate_models(
@@ -86,7 +86,7 @@ def merge_teacher(
 
     Give the files that train teacher was given.
     """
-    from slimdiffsr.teacher_files import merge_teacher
+    from slimdiffsr.files.teachers import merge_teacher
 
     refuse_existing(target, overwrite)
     base = teacher_base(estimator, unet, sd_folder, codec, codec_folder)

@@ -11,7 +11,7 @@ import typer
 from slimdiffsr.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    from slimdiffsr.teacher_files import TeacherBase
+    from slimdiffsr.files.teachers import TeacherBase
 
 ModelOption = Annotated[
     str,
@@ -143,7 +143,7 @@ def teacher_base(
     codec_folder: Path | None,
 ) -> TeacherBase:
     """A small prior works on TAESD's latents unless told otherwise, Stable Diffusion on its own."""
-    from slimdiffsr.teacher_files import TeacherBase
+    from slimdiffsr.files.teachers import TeacherBase
 
     found = codec or ("kl" if unet is None else "taesd")
     return TeacherBase(estimator, unet, sd_folder, cast(Any, found), codec_folder)

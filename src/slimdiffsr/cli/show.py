@@ -25,8 +25,8 @@ from slimdiffsr.errors import SlimDiffSRError
 
 if TYPE_CHECKING:
     from slimdiffsr import geo
-    from slimdiffsr.training import Progress as TrainingProgress
-    from slimdiffsr.training import TrainResult
+    from slimdiffsr.training.loop import Progress as TrainingProgress
+    from slimdiffsr.training.loop import TrainResult
 
 __all__ = [
     "counting_progress",

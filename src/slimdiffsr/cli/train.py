@@ -29,7 +29,7 @@ from slimdiffsr.cli.options import (
 from slimdiffsr.cli.show import tell_training, training_progress
 
 if TYPE_CHECKING:
-    from slimdiffsr.config import LoopConfig
+    from slimdiffsr.settings.config import LoopConfig
 
 __all__ = ["train_prior", "train_student", "train_teacher", "train_uncertainty"]
 
@@ -64,7 +64,7 @@ def train_student(
 
     The same command again goes on where the last one stopped.
     """
-    from slimdiffsr.presets import load_preset
+    from slimdiffsr.settings.presets import load_preset
 
     resolved = _resolve(load_preset(config), set_, dry_run)
     from slimdiffsr.stages import RunPaths, train_student
@@ -97,7 +97,7 @@ def train_teacher(
     dry_run: DryRunOption = False,
 ) -> None:
     """Stage 1: adapt a diffusion model to restore in one step; then run merge-teacher."""
-    from slimdiffsr.presets import choose_preset
+    from slimdiffsr.settings.presets import choose_preset
     from slimdiffsr.stages.teacher_config import TEACHERS
 
     resolved = _resolve(choose_preset(config, TEACHERS, "compact-x4"), set_, dry_run)
@@ -129,11 +129,11 @@ def train_uncertainty(
 
     The same command again goes on where the last one stopped.
     """
-    from slimdiffsr.presets import choose_preset
+    from slimdiffsr.settings.presets import choose_preset
     from slimdiffsr.stages.pretraining import UNCERTAINTIES
 
     resolved = _resolve(choose_preset(config, UNCERTAINTIES, "compact-x4"), set_, dry_run)
-    from slimdiffsr.networks import ESTIMATOR_FILE, load_codec
+    from slimdiffsr.files.stages import ESTIMATOR_FILE, load_codec
     from slimdiffsr.stages import RunPaths, train_uncertainty
 
     frozen = load_codec(cast(Any, codec), codec_folder)
@@ -161,11 +161,11 @@ def train_prior(
 
     The same command again goes on where the last one stopped.
     """
-    from slimdiffsr.presets import choose_preset
+    from slimdiffsr.settings.presets import choose_preset
     from slimdiffsr.stages.pretraining import PRIORS
 
     resolved = _resolve(choose_preset(config, PRIORS, "compact-x4"), set_, dry_run)
-    from slimdiffsr.networks import UNET_FILE, load_codec
+    from slimdiffsr.files.stages import UNET_FILE, load_codec
     from slimdiffsr.stages import RunPaths, train_prior
 
     frozen = load_codec(cast(Any, codec), codec_folder)
@@ -177,7 +177,7 @@ def train_prior(
 
 def _resolve(preset: C, set_: list[str] | None, dry_run: bool) -> C:
     """The preset with what was set; a dry run prints it and ends here."""
-    from slimdiffsr.config import override, to_dict
+    from slimdiffsr.settings.config import override, to_dict
 
     resolved = override(preset, assignments=tuple(set_ or ()))
     if dry_run:

@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-from slimdiffsr.config import Blur
 from slimdiffsr.degrade.draws import chance, choose, uniform
+from slimdiffsr.settings.config import Blur
 
 __all__ = [
     "KERNEL_SIZE",

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from slimdiffsr.config import Noise, Recipe, Resize, Stage
 from slimdiffsr.degrade.draws import chance, choose, uniform
 from slimdiffsr.degrade.jpeg import jpeg
 from slimdiffsr.degrade.kernels import draw_kernel, draw_sinc_kernel
@@ -21,6 +20,7 @@ from slimdiffsr.degrade.ops import (
     resize_by,
 )
 from slimdiffsr.errors import DataError
+from slimdiffsr.settings.config import Noise, Recipe, Resize, Stage
 
 __all__ = ["degrade", "image_generator"]
 

@@ -8,7 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from slimdiffsr.checkpoint import (
+from slimdiffsr.datasets.images import to_signed
+from slimdiffsr.errors import WeightsError
+from slimdiffsr.evaluate.report import Metric, Sample
+from slimdiffsr.files.pretrained import load_lpips
+from slimdiffsr.files.tensors import (
     encode,
     file_sha256,
     load_pickled,
@@ -16,12 +20,8 @@ from slimdiffsr.checkpoint import (
     load_tensors,
     write_atomically,
 )
-from slimdiffsr.errors import WeightsError
-from slimdiffsr.evaluate.report import Metric, Sample
-from slimdiffsr.images import to_signed
 from slimdiffsr.models.dists import DISTS
 from slimdiffsr.models.lpips import LPIPS, recognise
-from slimdiffsr.sources import load_lpips
 
 __all__ = ["Distance", "dists_metric", "import_dists", "lpips_metric", "lpips_name"]
 

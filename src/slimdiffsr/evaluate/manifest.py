@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from slimdiffsr.checkpoint import file_sha256, write_atomically
 from slimdiffsr.errors import DataError, DiskFullError, OutputError
+from slimdiffsr.files.tensors import file_sha256, write_atomically
 
 __all__ = ["FORMAT", "JOURNAL", "MANIFEST", "Journal", "Record", "read_manifest"]
 

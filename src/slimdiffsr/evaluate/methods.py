@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from slimdiffsr.datasets.images import Rgb8, to_rgb8, to_signed
 from slimdiffsr.errors import ConfigError, DataError, ScaleError
 from slimdiffsr.evaluate.report import TRUTH
-from slimdiffsr.images import Rgb8, to_rgb8, to_signed
 from slimdiffsr.upscale import BASELINES, Colour, Upscaler
 
 __all__ = [

@@ -12,10 +12,10 @@ from importlib import resources
 
 import numpy as np
 
+from slimdiffsr.datasets.images import Rgb8
 from slimdiffsr.evaluate.pictures import Picture, captions
 from slimdiffsr.evaluate.report import TRUTH, Estimate, Metric, Report
 from slimdiffsr.evaluate.tables import ARROWS, format_estimate, protocol_lines
-from slimdiffsr.images import Rgb8
 
 __all__ = ["INPUT", "Page", "build_page"]
 

@@ -10,9 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
+from slimdiffsr.datasets.images import Rgb8, read_rgb8
+from slimdiffsr.datasets.layouts import IMAGE_SUFFIXES
 from slimdiffsr.errors import DataError
-from slimdiffsr.images import Rgb8, read_rgb8
-from slimdiffsr.layouts import IMAGE_SUFFIXES
 
 __all__ = ["PairedFolder", "Pairs", "files_by_stem", "pixels_sha256"]
 

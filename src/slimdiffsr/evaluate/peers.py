@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from slimdiffsr import geo
-from slimdiffsr.checkpoint import file_sha256
+from slimdiffsr.datasets.images import Rgb8, read_rgb8
 from slimdiffsr.errors import ConfigError, DataError, WeightsError
 from slimdiffsr.evaluate.methods import Method, from_network, identify
 from slimdiffsr.evaluate.pairs import files_by_stem
-from slimdiffsr.images import Rgb8, read_rgb8
+from slimdiffsr.files.tensors import file_sha256
 from slimdiffsr.upscale import Upscaler, pick_device, restore
 
 __all__ = ["PeerFile", "load_peer", "ready_outputs"]

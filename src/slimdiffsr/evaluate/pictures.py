@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from slimdiffsr.datasets.images import Rgb8, read_rgb8
 from slimdiffsr.errors import DataError
 from slimdiffsr.evaluate.pairs import Pairs
 from slimdiffsr.evaluate.report import TRUTH, Report
 from slimdiffsr.evaluate.run import output_path
 from slimdiffsr.figures.detail import Box, cut, most_detailed
-from slimdiffsr.images import Rgb8, read_rgb8
 
 __all__ = ["Picture", "captions", "read_pictures", "spread"]
 

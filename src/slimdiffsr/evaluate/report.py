@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from slimdiffsr.datasets.images import Rgb8
 from slimdiffsr.errors import DataError
-from slimdiffsr.images import Rgb8
 
 __all__ = [
     "BOOTSTRAP_DRAWS",

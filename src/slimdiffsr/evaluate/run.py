@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from slimdiffsr.checkpoint import write_atomically
+from slimdiffsr.datasets.images import Rgb8, encode_png, read_rgb8
 from slimdiffsr.errors import DataError, DiskFullError, InterruptedRunError, SlimDiffSRError
 from slimdiffsr.evaluate.methods import Method, check_scale
 from slimdiffsr.evaluate.pairs import Pairs, pixels_sha256
 from slimdiffsr.evaluate.report import TRUTH, Failure, Metric, Report, Sample
 from slimdiffsr.evaluate.store import Store
-from slimdiffsr.images import Rgb8, encode_png, read_rgb8
+from slimdiffsr.files.tensors import write_atomically
 
 __all__ = ["Progress", "evaluate", "output_path"]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from slimdiffsr.checkpoint import write_atomically
+from slimdiffsr.bench.machine import describe_machine
 from slimdiffsr.errors import DataError
 from slimdiffsr.evaluate.report import (
     BOOTSTRAP_DRAWS,
@@ -23,7 +23,7 @@ from slimdiffsr.evaluate.report import (
     Sample,
     pool,
 )
-from slimdiffsr.machine import describe_machine
+from slimdiffsr.files.tensors import write_atomically
 
 __all__ = [
     "ARROWS",

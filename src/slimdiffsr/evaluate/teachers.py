@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from slimdiffsr.checkpoint import file_sha256
+from slimdiffsr.datasets.images import Rgb8, to_rgb8, to_signed
 from slimdiffsr.errors import ConfigError, DataError
 from slimdiffsr.evaluate.methods import Method, identify
 from slimdiffsr.evaluate.pairs import Pairs
-from slimdiffsr.images import Rgb8, to_rgb8, to_signed
+from slimdiffsr.files.teachers import load_teacher
+from slimdiffsr.files.tensors import file_sha256
 from slimdiffsr.models.student import enlarge_bicubic
-from slimdiffsr.teacher_files import load_teacher
 from slimdiffsr.upscale import pick_device, restore
 
 __all__ = ["TeacherFile", "load_teacher_file"]

@@ -19,8 +19,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from slimdiffsr.checkpoint import file_sha256, write_atomically
-from slimdiffsr.config import Recipe, to_dict
+from slimdiffsr.datasets.images import Rgb8, encode_png, read_rgb8
+from slimdiffsr.datasets.layouts import TestImages, sample_test_images
 from slimdiffsr.degrade import degrade, image_generator
 from slimdiffsr.errors import ConfigError, DataError
 from slimdiffsr.evaluate.manifest import (
@@ -31,8 +31,8 @@ from slimdiffsr.evaluate.manifest import (
     read_manifest,
 )
 from slimdiffsr.evaluate.pairs import PairedFolder, files_by_stem, pixels_sha256
-from slimdiffsr.images import Rgb8, encode_png, read_rgb8
-from slimdiffsr.layouts import TestImages, sample_test_images
+from slimdiffsr.files.tensors import file_sha256, write_atomically
+from slimdiffsr.settings.config import Recipe, to_dict
 
 __all__ = ["MadeTestset", "TestsetOptions", "make_testset", "open_testset"]
 

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from slimdiffsr.checkpoint import write_atomically
+from slimdiffsr.files.tensors import write_atomically
 
 __all__ = [
     "COLOURS",

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimdiffsr.diffusion import invert_timestep
+from slimdiffsr.datasets.images import to_signed
 from slimdiffsr.errors import ConfigError
 from slimdiffsr.figures.canvas import Map, Rgb8
-from slimdiffsr.images import to_signed
+from slimdiffsr.method.diffusion import invert_timestep
+from slimdiffsr.method.teacher import Guidance, Teacher
 from slimdiffsr.models.slim import QGAM
 from slimdiffsr.models.student import Student, enlarge_bicubic
-from slimdiffsr.teacher import Guidance, Teacher
 from slimdiffsr.upscale import pad_to_multiple, restore
 
 __all__ = [

@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from slimdiffsr.config import LpipsNet
+from slimdiffsr.settings.config import LpipsNet
 
 __all__ = [
     "LPIPS",

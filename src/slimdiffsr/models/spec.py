@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from slimdiffsr.config import Ablation, UNetConfig
+from slimdiffsr.settings.config import Ablation, UNetConfig
 
 __all__ = [
     "COMPACT",

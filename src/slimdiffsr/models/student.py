@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
-from slimdiffsr.config import ModelConfig
 from slimdiffsr.models.autoencoder import WIDTH, taesd_decoder_tail, taesd_encoder_head
 from slimdiffsr.models.sd_vae import KLCodec, Taesd, build_kl
 from slimdiffsr.models.spec import ablation_spec, student_spec
 from slimdiffsr.models.unet import BlockOutputs, UNet
+from slimdiffsr.settings.config import ModelConfig
 
 __all__ = [
     "DEAD_PARAMETERS",

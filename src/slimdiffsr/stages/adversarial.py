@@ -11,8 +11,8 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from slimdiffsr.config import LoopConfig
 from slimdiffsr.models.discriminator import DinoDiscriminator, UNetDiscriminator, load_dino
+from slimdiffsr.settings.config import LoopConfig
 from slimdiffsr.stages.processes import share_gradients
 from slimdiffsr.stages.reconstruction import Reconstruction
 

@@ -8,15 +8,15 @@ import torch
 from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 
-from slimdiffsr.config import DistillConfig
 from slimdiffsr.degrade import image_generator
-from slimdiffsr.distillation import Adapters, compare_features
+from slimdiffsr.method.distillation import Adapters, compare_features
+from slimdiffsr.method.teacher import Teacher
 from slimdiffsr.models.pruning import prune
 from slimdiffsr.models.spec import UNetSpec
 from slimdiffsr.models.student import BaseStudent, LatentStudent, Student
+from slimdiffsr.settings.config import DistillConfig
 from slimdiffsr.stages.graphs import Recorded
 from slimdiffsr.stages.processes import shares_of
-from slimdiffsr.teacher import Teacher
 
 __all__ = ["Distillation", "Imitator", "inherit"]
 

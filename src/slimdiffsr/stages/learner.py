@@ -12,13 +12,13 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from slimdiffsr.checkpoint import load_strict
-from slimdiffsr.config import LoopConfig
-from slimdiffsr.networks import read_network
+from slimdiffsr.files.stages import read_network
+from slimdiffsr.files.tensors import load_strict
+from slimdiffsr.settings.config import LoopConfig
 from slimdiffsr.stages.graphs import prepare
 from slimdiffsr.stages.processes import share_gradients
 from slimdiffsr.stages.run import make_optimizer
-from slimdiffsr.training import Average
+from slimdiffsr.training.loop import Average
 
 __all__ = ["Learner"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from slimdiffsr.checkpoint import write_atomically
-from slimdiffsr.images import Rgb8, encode_png, to_rgb8
+from slimdiffsr.datasets.images import Rgb8, encode_png, to_rgb8
+from slimdiffsr.files.tensors import write_atomically
 
 __all__ = ["grey", "save_rows"]
 

@@ -8,11 +8,11 @@ from typing import Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from slimdiffsr.config import Count, Index, LoopConfig, Rate, Recipe, Weight
-from slimdiffsr.diffusion import PredictionType
+from slimdiffsr.files.stages import EstimatorSpec
+from slimdiffsr.method.diffusion import PredictionType
 from slimdiffsr.models.spec import COMPACT, LATENT_PX, UNetSpec
-from slimdiffsr.networks import EstimatorSpec
-from slimdiffsr.presets import MICRO
+from slimdiffsr.settings.config import Count, Index, LoopConfig, Rate, Recipe, Weight
+from slimdiffsr.settings.presets import MICRO
 
 __all__ = ["PRIORS", "UNCERTAINTIES", "PriorConfig", "UncertaintyConfig"]
 

@@ -12,24 +12,24 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor
 from torch.nn import functional as F
 
+from slimdiffsr.datasets.images import to_rgb8
 from slimdiffsr.degrade import image_generator
-from slimdiffsr.diffusion import (
+from slimdiffsr.files.stages import UNET_FILE, describe_codec, save_network
+from slimdiffsr.method.diffusion import (
     PredictionType,
     add_noise,
     noise_schedule,
     predict_clean,
     prediction_target,
 )
-from slimdiffsr.images import to_rgb8
 from slimdiffsr.models.sd_vae import KLCodec, Taesd
 from slimdiffsr.models.unet import UNet
-from slimdiffsr.networks import UNET_FILE, describe_codec, save_network
 from slimdiffsr.stages.learner import Learner
 from slimdiffsr.stages.pictures import save_rows
 from slimdiffsr.stages.pretraining import PriorConfig
 from slimdiffsr.stages.run import RunPaths, fresh, start_run
 from slimdiffsr.stages.validation import STREAM, validation_set
-from slimdiffsr.training import Progress, TrainResult
+from slimdiffsr.training.loop import Progress, TrainResult
 
 __all__ = ["sample", "train_prior"]
 

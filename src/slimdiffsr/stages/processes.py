@@ -11,8 +11,8 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from slimdiffsr.distillation import Shares
 from slimdiffsr.errors import ConfigError
+from slimdiffsr.method.distillation import Shares
 from slimdiffsr.models.augment import Rows
 
 __all__ = ["join", "rows_of", "share_gradients", "shares_of"]

@@ -8,13 +8,13 @@ import torch
 from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 
-from slimdiffsr.config import StudentLoss
 from slimdiffsr.degrade import image_generator
-from slimdiffsr.losses import adversarial_loss, discriminator_loss, perceptual_loss
+from slimdiffsr.method.losses import adversarial_loss, discriminator_loss, perceptual_loss
 from slimdiffsr.models.discriminator import DinoDiscriminator
+from slimdiffsr.settings.config import StudentLoss
 from slimdiffsr.stages.graphs import Recorded, prepare
 from slimdiffsr.stages.processes import rows_of
-from slimdiffsr.training import bare
+from slimdiffsr.training.loop import bare
 
 __all__ = ["Distance", "Reconstruction"]
 

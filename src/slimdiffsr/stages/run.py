@@ -16,16 +16,16 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from slimdiffsr.checkpoint import load_metadata, write_atomically
-from slimdiffsr.config import LoopConfig, to_dict
-from slimdiffsr.data import TrainingPairs, batch_files, find_images, training_batches
 from slimdiffsr.degrade import degrade, image_generator
 from slimdiffsr.errors import ConfigError, OutputError, WeightsError
+from slimdiffsr.files.tensors import load_metadata, write_atomically
 from slimdiffsr.models.sd_vae import KLCodec
 from slimdiffsr.models.spec import UNetSpec
 from slimdiffsr.models.unet import UNet
+from slimdiffsr.settings.config import LoopConfig, to_dict
 from slimdiffsr.stages.processes import join
-from slimdiffsr.training import STATE_FILE, Batches, Progress, Task, TrainResult, train
+from slimdiffsr.training.data import TrainingPairs, batch_files, find_images, training_batches
+from slimdiffsr.training.loop import STATE_FILE, Batches, Progress, Task, TrainResult, train
 
 Network = TypeVar("Network", bound=nn.Module)
 CONFIG_FILE = "config.json"

@@ -12,9 +12,13 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from slimdiffsr.checkpoint import file_sha256, load_strict, load_tensors, save_model
-from slimdiffsr.config import TrainConfig
 from slimdiffsr.errors import ConfigError
+from slimdiffsr.files.pretrained import load_lpips
+from slimdiffsr.files.stages import CodecKind, load_codec
+from slimdiffsr.files.students import save_model
+from slimdiffsr.files.teachers import load_base_unet, load_teacher
+from slimdiffsr.files.tensors import file_sha256, load_strict, load_tensors
+from slimdiffsr.method.teacher import Teacher
 from slimdiffsr.models.sd_vae import Taesd
 from slimdiffsr.models.student import (
     BaseStudent,
@@ -24,8 +28,7 @@ from slimdiffsr.models.student import (
     build_student,
     enlarge_bicubic,
 )
-from slimdiffsr.networks import CodecKind, load_codec
-from slimdiffsr.sources import load_lpips
+from slimdiffsr.settings.config import TrainConfig
 from slimdiffsr.stages.adversarial import Alternation, Attempt, build_adversary
 from slimdiffsr.stages.distilled import Distillation, Imitator, inherit
 from slimdiffsr.stages.graphs import prepare
@@ -41,9 +44,7 @@ from slimdiffsr.stages.run import (
     start_run,
 )
 from slimdiffsr.stages.validation import score, validation_set
-from slimdiffsr.teacher import Teacher
-from slimdiffsr.teacher_files import load_base_unet, load_teacher
-from slimdiffsr.training import Average, Progress, TrainResult
+from slimdiffsr.training.loop import Average, Progress, TrainResult
 
 __all__ = ["train_student"]
 

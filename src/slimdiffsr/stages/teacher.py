@@ -11,10 +11,18 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from slimdiffsr.losses import total_variation
+from slimdiffsr.files.pretrained import load_lpips
+from slimdiffsr.files.stages import ESTIMATOR_FILE, written_by_run
+from slimdiffsr.files.teachers import (
+    Adaptation,
+    TeacherBase,
+    build_teacher,
+    hash_base,
+    save_adapted,
+)
+from slimdiffsr.method.losses import total_variation
+from slimdiffsr.method.teacher import Teacher
 from slimdiffsr.models.student import enlarge_bicubic
-from slimdiffsr.networks import ESTIMATOR_FILE, written_by_run
-from slimdiffsr.sources import load_lpips
 from slimdiffsr.stages.adversarial import Alternation, Attempt, build_adversary
 from slimdiffsr.stages.graphs import prepare
 from slimdiffsr.stages.reconstruction import Reconstruction
@@ -30,15 +38,7 @@ from slimdiffsr.stages.run import (
 )
 from slimdiffsr.stages.teacher_config import TeacherConfig
 from slimdiffsr.stages.validation import draw_maps, score, validation_set
-from slimdiffsr.teacher import Teacher
-from slimdiffsr.teacher_files import (
-    Adaptation,
-    TeacherBase,
-    build_teacher,
-    hash_base,
-    save_adapted,
-)
-from slimdiffsr.training import Average, Progress, TrainResult
+from slimdiffsr.training.loop import Average, Progress, TrainResult
 
 __all__ = ["train_teacher"]
 

@@ -7,9 +7,9 @@ from typing import Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from slimdiffsr.config import Count, LoopConfig, Rate, Recipe, StudentLoss, Weight
 from slimdiffsr.models.spec import PredictorSpec
-from slimdiffsr.presets import MICRO
+from slimdiffsr.settings.config import Count, LoopConfig, Rate, Recipe, StudentLoss, Weight
+from slimdiffsr.settings.presets import MICRO
 
 __all__ = ["TEACHERS", "TeacherConfig"]
 

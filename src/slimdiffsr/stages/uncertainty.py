@@ -11,20 +11,20 @@ import torch
 from accelerate.accelerator import Accelerator
 from torch import Tensor
 
-from slimdiffsr.images import to_rgb8
-from slimdiffsr.losses import uncertainty_loss
+from slimdiffsr.datasets.images import to_rgb8
+from slimdiffsr.files.stages import ESTIMATOR_FILE, build_estimator, describe_codec, save_network
+from slimdiffsr.method.losses import uncertainty_loss
 from slimdiffsr.metrics import psnr_y
 from slimdiffsr.models.sd_vae import KLCodec, Taesd
 from slimdiffsr.models.spec import LATENT_PX
 from slimdiffsr.models.student import enlarge_bicubic
 from slimdiffsr.models.uncertainty import Uncertainty
-from slimdiffsr.networks import ESTIMATOR_FILE, build_estimator, describe_codec, save_network
 from slimdiffsr.stages.learner import Learner
 from slimdiffsr.stages.pictures import grey, save_rows
 from slimdiffsr.stages.pretraining import UncertaintyConfig
 from slimdiffsr.stages.run import RunPaths, fresh, start_run
 from slimdiffsr.stages.validation import validation_set
-from slimdiffsr.training import Progress, TrainResult
+from slimdiffsr.training.loop import Progress, TrainResult
 
 __all__ = ["train_uncertainty"]
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from slimdiffsr.config import LoopConfig
-from slimdiffsr.data import find_images, read_rgb
+from slimdiffsr.datasets.images import to_rgb8
 from slimdiffsr.degrade import degrade, image_generator
 from slimdiffsr.errors import DataError
-from slimdiffsr.images import to_rgb8
 from slimdiffsr.metrics import grey8, grid_energy_db, psnr_y, ssim_y
+from slimdiffsr.settings.config import LoopConfig
 from slimdiffsr.stages.pictures import save_rows
 from slimdiffsr.stages.run import RunPaths
+from slimdiffsr.training.data import find_images, read_rgb
 
 __all__ = [
     "STREAM",

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from slimdiffsr.config import (
+from slimdiffsr.errors import ConfigError
+from slimdiffsr.settings.config import (
     DistillConfig,
     LoopConfig,
     ModelConfig,
@@ -20,7 +21,6 @@ from slimdiffsr.config import (
     read_toml,
     to_dict,
 )
-from slimdiffsr.errors import ConfigError
 
 __all__ = ["MICRO", "PRESETS", "choose_preset", "load_preset", "tiny_model", "tiny_training"]
 

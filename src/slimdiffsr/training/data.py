@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from slimdiffsr.config import LoopConfig
+from slimdiffsr.datasets.images import image_size, read_rgb8
+from slimdiffsr.datasets.layouts import IMAGE_SUFFIXES, training_images
 from slimdiffsr.errors import DataError
-from slimdiffsr.images import image_size, read_rgb8
-from slimdiffsr.layouts import IMAGE_SUFFIXES, training_images
+from slimdiffsr.settings.config import LoopConfig
 
 __all__ = [
     "ImageFolder",

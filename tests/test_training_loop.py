@@ -16,18 +16,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from slimdiffsr.config import TrainConfig
-from slimdiffsr.data import (
+from slimdiffsr.degrade import image_generator
+from slimdiffsr.errors import TrainingError, WeightsError
+from slimdiffsr.settings.config import TrainConfig
+from slimdiffsr.training.data import (
     TrainingPairs,
     batch_files,
     find_images,
     read_rgb,
     training_batches,
 )
-from slimdiffsr.degrade import image_generator
-from slimdiffsr.errors import TrainingError, WeightsError
-from slimdiffsr.state import load_state, save_state
-from slimdiffsr.training import (
+from slimdiffsr.training.loop import (
     STATE_FILE,
     Average,
     Progress,
@@ -36,6 +35,7 @@ from slimdiffsr.training import (
     resume,
     train,
 )
+from slimdiffsr.training.state import load_state, save_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -172,7 +172,7 @@ def test_speed_is_counted_from_the_first_step_of_this_call(
     out = tmp_path / "out"
     run(Counting(), pairs, out, micro_training(steps=2))
     times = iter(range(1000))
-    monkeypatch.setattr("slimdiffsr.training.time.monotonic", lambda: float(next(times)))
+    monkeypatch.setattr("slimdiffsr.training.loop.time.monotonic", lambda: float(next(times)))
     seen: list[Progress] = []
     run(Counting(), pairs, out, micro_training(log_every=5), on_progress=seen.append)
     # The clock ticks once a reading: at the start, after steps 3 and 4, and for the report.

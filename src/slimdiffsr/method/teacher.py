@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from slimdiffsr.diffusion import PredictionType, invert_timestep, predict_clean
+from slimdiffsr.method.diffusion import PredictionType, invert_timestep, predict_clean
 from slimdiffsr.models.lora import UNET_TARGETS, VAE_DECODER_TARGETS, add_lora
 from slimdiffsr.models.sd_vae import KLCodec, Taesd
 from slimdiffsr.models.uncertainty import NoiseLevelPredictor, UncertaintyEstimator

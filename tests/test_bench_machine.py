@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from slimdiffsr.machine import cpu_name, describe_machine, package_version
+from slimdiffsr.bench.machine import cpu_name, describe_machine, package_version
 
 
 def test_the_machine_is_told_with_its_processor_and_the_versions_that_are_there() -> None:

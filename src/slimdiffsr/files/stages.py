@@ -16,7 +16,9 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from slimdiffsr.checkpoint import (
+from slimdiffsr.errors import ChecksumError, ConfigError, WeightsError
+from slimdiffsr.files.pretrained import load_kl, load_sd_unet, load_taesd, prediction_type
+from slimdiffsr.files.tensors import (
     encode,
     file_sha256,
     load_strict,
@@ -24,14 +26,12 @@ from slimdiffsr.checkpoint import (
     tensors_sha256,
     write_atomically,
 )
-from slimdiffsr.config import parse
-from slimdiffsr.diffusion import PredictionType
-from slimdiffsr.errors import ChecksumError, ConfigError, WeightsError
+from slimdiffsr.method.diffusion import PredictionType
 from slimdiffsr.models.sd_vae import KLCodec, Taesd
 from slimdiffsr.models.spec import SD21, UNetSpec
 from slimdiffsr.models.uncertainty import UncertaintyEstimator
 from slimdiffsr.models.unet import UNet
-from slimdiffsr.sources import load_kl, load_sd_unet, load_taesd, prediction_type
+from slimdiffsr.settings.config import parse
 
 __all__ = [
     "ADAPTED",

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slimdiffsr.diffusion import noise_schedule, predict_clean
-from slimdiffsr.distillation import Adapters, compare_features
+from slimdiffsr.method.diffusion import noise_schedule, predict_clean
+from slimdiffsr.method.distillation import Adapters, compare_features
+from slimdiffsr.method.teacher import Teacher, adapt
 from slimdiffsr.models.lora import load_trainable, merge_lora, trainable_tensors
 from slimdiffsr.models.sd_vae import KLCodec, Taesd
 from slimdiffsr.models.spec import SD21, PredictorSpec, UNetSpec
 from slimdiffsr.models.uncertainty import NoiseLevelPredictor, UncertaintyEstimator
 from slimdiffsr.models.unet import UNet
-from slimdiffsr.teacher import Teacher, adapt
 
 SPEC = UNetSpec(
     widths=(32, 64, 64, 64), mid_width=64, head_width=16, text_width=24, time_width=48, groups=8

@@ -7,7 +7,8 @@ from typing import get_args
 import pytest
 import torch
 
-from slimdiffsr.diffusion import (
+from slimdiffsr.errors import ConfigError
+from slimdiffsr.method.diffusion import (
     PredictionType,
     add_noise,
     align_noise_level,
@@ -18,7 +19,6 @@ from slimdiffsr.diffusion import (
     snr,
     uncertainty_snr,
 )
-from slimdiffsr.errors import ConfigError
 
 
 def generator(seed: int = 0) -> torch.Generator:

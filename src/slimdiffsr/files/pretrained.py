@@ -18,15 +18,6 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from slimdiffsr.checkpoint import (
-    encode,
-    file_sha256,
-    load_strict,
-    load_tensors,
-    write_atomically,
-)
-from slimdiffsr.config import LpipsNet
-from slimdiffsr.diffusion import PredictionType
 from slimdiffsr.errors import (
     ChecksumError,
     ConfigError,
@@ -34,7 +25,16 @@ from slimdiffsr.errors import (
     ModelNotFoundError,
     WeightsError,
 )
+from slimdiffsr.files.tensors import (
+    encode,
+    file_sha256,
+    load_strict,
+    load_tensors,
+    write_atomically,
+)
+from slimdiffsr.method.diffusion import PredictionType
 from slimdiffsr.models.lpips import LPIPS, LPIPS_NETS, from_package, recognise
+from slimdiffsr.settings.config import LpipsNet
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from slimdiffsr.config import (
+from slimdiffsr.errors import ConfigError
+from slimdiffsr.settings.config import (
     Blur,
     ModelConfig,
     Noise,
@@ -23,8 +24,7 @@ from slimdiffsr.config import (
     parse,
     to_dict,
 )
-from slimdiffsr.errors import ConfigError
-from slimdiffsr.presets import PRESETS
+from slimdiffsr.settings.presets import PRESETS
 
 BASE = {"name": "base-x4", "scale": 4}
 TINY = {

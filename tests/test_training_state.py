@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 from students import seeded
-from test_checkpoint import saved
+from test_files_students import saved
 
 from slimdiffsr.errors import (
     WeightsError,
 )
-from slimdiffsr.state import load_state, save_state
+from slimdiffsr.training.state import load_state, save_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,23 +13,9 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 from torch import Tensor
 
-from slimdiffsr.checkpoint import (
-    encode,
-    file_sha256,
-    load_metadata,
-    load_strict,
-    tensors_sha256,
-    write_atomically,
-)
-from slimdiffsr.config import parse, to_dict
-from slimdiffsr.diffusion import PredictionType, noise_schedule
 from slimdiffsr.errors import ConfigError, WeightsError
-from slimdiffsr.models.lora import load_trainable, merge_lora, trainable_tensors
-from slimdiffsr.models.sd_vae import KLCodec, Taesd
-from slimdiffsr.models.spec import SD21, PredictorSpec, UNetSpec
-from slimdiffsr.models.uncertainty import NoiseLevelPredictor, UncertaintyEstimator
-from slimdiffsr.models.unet import UNet
-from slimdiffsr.networks import (
+from slimdiffsr.files.pretrained import embed_prompt, load_sd_unet, prediction_type
+from slimdiffsr.files.stages import (
     ADAPTED,
     ESTIMATOR_FILE,
     UNET_FILE,
@@ -42,8 +28,22 @@ from slimdiffsr.networks import (
     read_network,
     written_by_run,
 )
-from slimdiffsr.sources import embed_prompt, load_sd_unet, prediction_type
-from slimdiffsr.teacher import Teacher, adapt
+from slimdiffsr.files.tensors import (
+    encode,
+    file_sha256,
+    load_metadata,
+    load_strict,
+    tensors_sha256,
+    write_atomically,
+)
+from slimdiffsr.method.diffusion import PredictionType, noise_schedule
+from slimdiffsr.method.teacher import Teacher, adapt
+from slimdiffsr.models.lora import load_trainable, merge_lora, trainable_tensors
+from slimdiffsr.models.sd_vae import KLCodec, Taesd
+from slimdiffsr.models.spec import SD21, PredictorSpec, UNetSpec
+from slimdiffsr.models.uncertainty import NoiseLevelPredictor, UncertaintyEstimator
+from slimdiffsr.models.unet import UNet
+from slimdiffsr.settings.config import parse, to_dict
 
 __all__ = [
     "Adaptation",

@@ -20,11 +20,11 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
-from slimdiffsr.checkpoint import load_strict
-from slimdiffsr.config import LoopConfig
 from slimdiffsr.errors import OutputError, TrainingError, WeightsError
-from slimdiffsr.state import load_state, save_state
-from slimdiffsr.stopping import Ending
+from slimdiffsr.files.tensors import load_strict
+from slimdiffsr.settings.config import LoopConfig
+from slimdiffsr.training.state import load_state, save_state
+from slimdiffsr.training.stopping import Ending
 
 __all__ = [
     "STATE_FILE",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slimdiffsr.distillation import (
+from slimdiffsr.method.distillation import (
     Adapters,
     compare_features,
     draw_positions,

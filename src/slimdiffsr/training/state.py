@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from slimdiffsr.checkpoint import encode, load_tensors, write_atomically
 from slimdiffsr.errors import WeightsError
+from slimdiffsr.files.tensors import encode, load_tensors, write_atomically
 
 __all__ = ["load_state", "save_state"]
 

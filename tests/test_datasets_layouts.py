@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 import trees
 
-from slimdiffsr.data import find_images
-from slimdiffsr.errors import DataError
-from slimdiffsr.layouts import (
+from slimdiffsr.datasets.layouts import (
     LAYOUTS,
     choose_layout,
     recognise,
@@ -18,6 +16,8 @@ from slimdiffsr.layouts import (
     split_prefix,
     training_images,
 )
+from slimdiffsr.errors import DataError
+from slimdiffsr.training.data import find_images
 
 TREES: dict[str, Callable[[Path], None]] = {
     "aid": trees.aid,

@@ -14,16 +14,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from students import micro_model
 
-from slimdiffsr.checkpoint import (
-    BUNDLED,
-    file_sha256,
-    interpolate_models,
-    load_model,
-    load_strict,
-    resolve,
-    save_model,
-    write_atomically,
-)
 from slimdiffsr.errors import (
     ChecksumError,
     ConfigError,
@@ -34,8 +24,10 @@ from slimdiffsr.errors import (
     SlimDiffSRError,
     WeightsError,
 )
+from slimdiffsr.files.students import BUNDLED, interpolate_models, load_model, resolve, save_model
+from slimdiffsr.files.tensors import file_sha256, load_strict, write_atomically
 from slimdiffsr.models.student import Student, build_student
-from slimdiffsr.presets import tiny_model
+from slimdiffsr.settings.presets import tiny_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -203,7 +195,7 @@ def test_another_file_under_a_bundled_name_is_refused(
 ) -> None:
     weights = tmp_path / "weights"
     saved(weights / "tiny-x4.safetensors")
-    monkeypatch.setattr("slimdiffsr.checkpoint.resources.files", lambda package: tmp_path)
+    monkeypatch.setattr("slimdiffsr.files.students.resources.files", lambda package: tmp_path)
     with pytest.raises(ChecksumError, match="not the published tiny-x4"):
         load_model("tiny-x4")
     (weights / "tiny-x4.safetensors").unlink()

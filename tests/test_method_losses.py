@@ -9,7 +9,7 @@ import torch
 from students import seeded
 from torch import Tensor
 
-from slimdiffsr.losses import adversarial_loss, discriminator_loss, jitter, perceptual_loss
+from slimdiffsr.method.losses import adversarial_loss, discriminator_loss, jitter, perceptual_loss
 from slimdiffsr.models.discriminator import UNetDiscriminator
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 
+from slimdiffsr.datasets.images import encode_png, image_size, read_rgb8, to_rgb8, to_signed
 from slimdiffsr.errors import ConfigError, DataError
-from slimdiffsr.images import encode_png, image_size, read_rgb8, to_rgb8, to_signed
 
 
 def levels() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

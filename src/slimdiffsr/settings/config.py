@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
 from slimdiffsr.errors import ConfigError
-from slimdiffsr.recipe import STRICT, Blur, Noise, Recipe, Resize, Stage, check
+from slimdiffsr.settings.recipe import STRICT, Blur, Noise, Recipe, Resize, Stage, check
 
 __all__ = [
     "Ablation",

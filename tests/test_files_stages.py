@@ -13,13 +13,10 @@ from safetensors.torch import load_file, save_file
 from teachers import write_taesd
 from test_sd_unet import TINY, diffusers_unet
 
-from slimdiffsr import networks
-from slimdiffsr.checkpoint import file_sha256, load_tensors
 from slimdiffsr.errors import ChecksumError, ConfigError, ModelNotFoundError, WeightsError
-from slimdiffsr.models.sd_vae import KLCodec, Taesd
-from slimdiffsr.models.spec import UNetSpec
-from slimdiffsr.models.unet import UNet
-from slimdiffsr.networks import (
+from slimdiffsr.files import stages
+from slimdiffsr.files.pretrained import SD_SCHEDULER_FILE, SD_UNET_FILE, TAESD_FILE
+from slimdiffsr.files.stages import (
     ESTIMATOR_FILE,
     UNET_FILE,
     EstimatorSpec,
@@ -30,7 +27,10 @@ from slimdiffsr.networks import (
     load_unet,
     save_network,
 )
-from slimdiffsr.sources import SD_SCHEDULER_FILE, SD_UNET_FILE, TAESD_FILE
+from slimdiffsr.files.tensors import file_sha256, load_tensors
+from slimdiffsr.models.sd_vae import KLCodec, Taesd
+from slimdiffsr.models.spec import UNetSpec
+from slimdiffsr.models.unet import UNet
 from slimdiffsr.stages.run import fresh
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -154,7 +154,7 @@ def test_stable_diffusions_own_layout_is_a_unet_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = dataclasses.replace(TINY, time_width=4 * TINY.widths[0])
-    monkeypatch.setattr(networks, "SD21", tiny)
+    monkeypatch.setattr(stages, "SD21", tiny)
     for file in (SD_UNET_FILE, SD_SCHEDULER_FILE):
         (tmp_path / file).parent.mkdir()
     with pytest.raises(ModelNotFoundError, match=r"unet/.*stabilityai/sd-turbo"):

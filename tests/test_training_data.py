@@ -10,7 +10,9 @@ from students import seeded, write_images
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from slimdiffsr.data import (
+from slimdiffsr.degrade import image_generator
+from slimdiffsr.errors import DataError
+from slimdiffsr.training.data import (
     ImageFolder,
     PairPool,
     SampleNumbers,
@@ -18,8 +20,6 @@ from slimdiffsr.data import (
     find_images,
     read_rgb,
 )
-from slimdiffsr.degrade import image_generator
-from slimdiffsr.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,10 +12,8 @@ import torch
 from safetensors.torch import save_file
 from test_sd_unet import TINY, diffusers_unet
 
-from slimdiffsr.checkpoint import load_strict
 from slimdiffsr.errors import ChecksumError, ModelNotFoundError, WeightsError
-from slimdiffsr.models.unet import UNet
-from slimdiffsr.sources import (
+from slimdiffsr.files.pretrained import (
     PROMPT,
     SD_REPOSITORIES,
     SD_SCHEDULER_FILE,
@@ -29,6 +27,8 @@ from slimdiffsr.sources import (
     load_taesd,
     prediction_type,
 )
+from slimdiffsr.files.tensors import load_strict
+from slimdiffsr.models.unet import UNet
 
 
 def test_weights_load_strictly_from_a_folder_in_diffusers_layout(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Image files and the trees of published data sets."""

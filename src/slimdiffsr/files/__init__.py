@@ -1,0 +1,1 @@
+"""What lies on disk: weights, where they come from, how they are loaded."""

@@ -1,0 +1,1 @@
+"""Settings that check themselves, and runs by name."""
