@@ -8,10 +8,13 @@ from pathlib import Path
 
 from slimdiffsr.errors import DiskFullError, OutputError
 from slimdiffsr.geo.failures import free_bytes, output_error
+from slimdiffsr.geo.formats import check_name
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.job import Job
-from slimdiffsr.geo.output import copy_to_format, vrt_xml
+from slimdiffsr.geo.output import copy_to_format
 from slimdiffsr.geo.partial import PartialFolder
+from slimdiffsr.geo.spec import SceneOptions
+from slimdiffsr.geo.vrt import vrt_xml
 
 __all__ = ["assemble", "check_destination", "check_space", "partial_path"]
 
@@ -24,16 +27,17 @@ def partial_path(dst: Path) -> Path:
     return dst.with_name(dst.name + ".partial")
 
 
-def check_destination(src: str, dst: Path, overwrite: bool) -> None:
+def check_destination(src: str, dst: Path, options: SceneOptions) -> None:
     """Raise OutputError when the output would destroy something or cannot be written."""
     text = os.fspath(dst)
     if "://" in text or text.startswith(("/vsi", "s3:/", "gs:/", "http:/", "https:/")):
         raise OutputError(f"the output must be a local file, got {text}: copy it there afterwards")
+    check_name(dst.name, options.format)
     if dst.is_dir():
         raise OutputError(f"the output {dst} is a folder: give a file name")
     if _same_file(src, dst):
         raise OutputError(f"the output {dst} is the input itself: choose another name")
-    if dst.exists() and not overwrite:
+    if dst.exists() and not options.overwrite:
         raise OutputError(f"{dst} exists already: choose another name or allow overwriting")
     folder = dst.absolute().parent
     if not folder.is_dir():
@@ -75,15 +79,10 @@ def assemble(job: Job, folder: PartialFolder, chunks_hr: list[Region], dst: Path
             raise output_error(path, FileNotFoundError(errno.ENOENT, "No such file"))
         sources.append((path.name, chunk_hr))
     try:
-        folder.vrt_path.write_text(vrt_xml(job.header, sources), encoding="utf-8")
+        text = vrt_xml(job.header, sources, nodata_as_mask=job.writing.nodata_as_mask)
+        folder.vrt_path.write_text(text, encoding="utf-8")
         final = folder.scratch("final")
-        copy_to_format(
-            folder.vrt_path,
-            final / dst.name,
-            job.header,
-            job.options.format,
-            job.options.creation_options,
-        )
+        copy_to_format(folder.vrt_path, final / dst.name, job.header, job.writing, sources)
         # Side files (world file, .aux.xml, .msk) first: the output itself says that all is done.
         for path in sorted(final.iterdir(), key=lambda path: path.name == dst.name):
             path.replace(dst.with_name(path.name))

@@ -125,6 +125,8 @@ def _all_files(names: Iterable[str]) -> set[str]:
 def _local_file(name: str) -> str | None:
     """The file on the disk behind a name, also inside an archive; None when there is none."""
     inner = _ARCHIVE.sub("", name)
+    if inner != name:
+        inner = inner.replace("{", "").replace("}", "")
     if not inner or inner.startswith("/vsi"):
         return None
     places = [Path(inner)]

@@ -69,7 +69,7 @@ def upscale_scene(
     started = time.monotonic()
     src, target = os.fspath(src), Path(dst)
     options = options or SceneOptions()
-    check_destination(src, target, options.overwrite)
+    check_destination(src, target, options)
     with _gdal(), open_source(src) as source:
         inputs = look_at(src, source.dataset.files)
         job = decide(source, network, options)
