@@ -114,7 +114,7 @@ def test_other_losses_are_found_by_trying(tmp_path: Path, key: str) -> None:
 def test_values_that_a_limit_of_bits_cuts_off_are_seen(tmp_path: Path) -> None:
     # The trial's picture fits 12 bits, the scene does not.
     write_raster(tmp_path / "in.tif", (60000 * picture(3, 30, 40)).astype(np.uint16))
-    with pytest.raises(OutputError, match="does not hold the values.*NBITS=12.*are kept"):
+    with pytest.raises(OutputError, match=r"does not hold the values.*NBITS=12.*are kept"):
         enlarge(tmp_path, format="gtiff", creation_options={"NBITS": "12"})
     assert not (tmp_path / "o.tif").exists()
     write_raster(tmp_path / "in.tif", (4000 * picture(3, 30, 40)).astype(np.uint16))

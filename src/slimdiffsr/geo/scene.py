@@ -24,6 +24,7 @@ from slimdiffsr.geo.job import Job, decide, fingerprint, plan_of
 from slimdiffsr.geo.partial import PartialFolder, open_partial_folder
 from slimdiffsr.geo.raster import open_source
 from slimdiffsr.geo.shared import SharedTiles
+from slimdiffsr.geo.sidefiles import check_side_files
 from slimdiffsr.geo.spec import Network, NetworkSpec, Progress, SceneOptions, ScenePlan, SceneReport
 from slimdiffsr.geo.stripes import load, stripes
 from slimdiffsr.geo.tiles import TileRunner
@@ -72,6 +73,7 @@ def upscale_scene(
     check_destination(src, target, options)
     with _gdal(), open_source(src) as source:
         inputs = look_at(src, source.dataset.files)
+        check_side_files(target, options.overwrite, [file.path for file in inputs.files])
         job = decide(source, network, options)
         facts = fingerprint(job, inputs)
         with open_partial_folder(partial_path(target), facts, inputs) as folder:
@@ -80,7 +82,6 @@ def upscale_scene(
                 warned = check_space(job, target, run.bytes_resumed)
                 run.work()
                 run.tell("assembling")
-                inputs.check_unchanged(thoroughly=True)
                 assemble(job, folder, run.chunks, target)
                 gone = folder.remove()
                 run.tell("done")
