@@ -180,6 +180,7 @@ def fingerprint(job: Job) -> dict[str, Any]:
             key: getattr(network, key)
             for key in ("model_id", "weights_sha256", "scale", "tile_hr_px", "batch")
         },
+        "arithmetic": dict(network.arithmetic),
         "options": {
             "overlap_lr_px": job.grid.overlap_lr_px,
             "grid_offset_lr_px": list(options.grid_offset_lr_px),

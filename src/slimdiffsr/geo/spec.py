@@ -44,7 +44,8 @@ ColourRule = Literal["low-frequency", "none"]
 class NetworkSpec:
     """How a scene must be cut for a network; enough to plan a run without loading weights.
 
-    Raises ScaleError and TilingError when the numbers do not fit together.
+    ``arithmetic``: what else decides a pixel's last bit, as pairs: runtime, precision, device,
+    version. Raises ScaleError and TilingError when the numbers do not fit together.
     """
 
     scale: int
@@ -53,6 +54,7 @@ class NetworkSpec:
     model_id: str
     weights_sha256: str = ""
     batch: int = 1
+    arithmetic: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.scale < 2 or BLOCK_HR_PX % self.scale:
