@@ -25,6 +25,7 @@ from slimdiffsr.models.classical import Bicubic, Lanczos
 from slimdiffsr.models.student import enlarge_bicubic
 from slimdiffsr.runtime.devices import pick_device, pick_precision
 from slimdiffsr.runtime.eager import TorchRuntime
+from slimdiffsr.runtime.pipeline import TileNetwork, arrays_for
 from slimdiffsr.runtime.protocol import Runtime
 
 __all__ = [
@@ -207,32 +208,24 @@ class Upscaler:
             sr = match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale))
         return sr.clamp(-1, 1)
 
-    def predict(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What the scene engine calls: (n, 3, t, t) in [0, 1] -> (n, 3, scale*t, scale*t)."""
-        return self._to_unit(self._run(torch.from_numpy(tiles) * 2 - 1))
-
-    def predict_matched(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """``predict`` with the released script's colour match on each tile."""
-        rgb_lr = torch.from_numpy(tiles) * 2 - 1
-        sr = self._run(rgb_lr)
-        return self._to_unit(match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale)))
-
     def network(self, colour: Colour = "low-frequency") -> geo.Network:
         """The model as the scene engine sees it; 'official' matches colours on each tile."""
         if colour not in ("low-frequency", "official", "none"):
             raise ConfigError(f"colour must be low-frequency, official or none, got {colour!r}")
         fields = {f.name: getattr(self.spec, f.name) for f in dataclasses.fields(self.spec)}
+        arrays = arrays_for(self.runtime.device)
+        finish = None
         if colour == "official":
             fields["model_id"] += "+official-colour"
-            return geo.Network(**fields, predict=self.predict_matched)
-        return geo.Network(**fields, predict=self.predict)
+            finish = self._match_input
+        tiles = TileNetwork(self.runtime, arrays, finish)
+        return geo.Network(**fields, predict=tiles, arrays=arrays, remarks=tiles.remarks)
+
+    def _match_input(self, sr: Tensor, rgb_lr: Tensor) -> Tensor:
+        return match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale))
 
     def _run(self, rgb_lr: Tensor) -> Tensor:
         return self.runtime(rgb_lr.to(self.runtime.device)).float()
-
-    def _to_unit(self, rgb: Tensor) -> NDArray[np.float32]:
-        result: NDArray[np.float32] = (rgb / 2 + 0.5).cpu().contiguous().numpy()
-        return result
 
 
 def restore(

@@ -16,11 +16,13 @@ from pathlib import Path
 import rasterio
 
 from slimdiffsr.errors import InterruptedRunError, RasterError
-from slimdiffsr.geo.chunks import PartialFolder, Stripe, open_partial_folder
+from slimdiffsr.geo.chunks import Stripe
 from slimdiffsr.geo.destination import assemble, check_destination, check_space, partial_path
 from slimdiffsr.geo.grid import Region
+from slimdiffsr.geo.inputs import look_at
 from slimdiffsr.geo.job import Job, decide, fingerprint, plan_of
 from slimdiffsr.geo.order import in_order
+from slimdiffsr.geo.partial import PartialFolder, open_partial_folder
 from slimdiffsr.geo.pipeline import ChunkList, Pipeline, lattice_of
 from slimdiffsr.geo.raster import open_source
 from slimdiffsr.geo.spec import Network, NetworkSpec, Progress, SceneOptions, ScenePlan, SceneReport
@@ -68,13 +70,16 @@ def upscale_scene(
     options = options or SceneOptions()
     check_destination(src, target, options.overwrite)
     with _gdal(), open_source(src) as source:
+        inputs = look_at(src, source.dataset.files)
         job = decide(source, network, options)
-        with open_partial_folder(partial_path(target), fingerprint(job)) as folder:
+        facts = fingerprint(job, inputs)
+        with open_partial_folder(partial_path(target), facts, inputs) as folder:
             try:
                 run = _ChunkRun(job, network, folder, on_progress)
                 warned = check_space(job, target, run.bytes_resumed)
                 run.work()
                 run.tell("assembling")
+                inputs.check_unchanged(thoroughly=True)
                 assemble(job, folder, run.chunks, target)
                 gone = folder.remove()
                 run.tell("done")
@@ -108,7 +113,7 @@ def _gdal() -> rasterio.Env:
 
 
 def _interrupted(folder: PartialFolder) -> str:
-    done = folder.chunk_count()
+    done = folder.chunks.count()
     if done == 0:
         folder.remove()
         return "interrupted before the first chunk was finished; nothing was written"
@@ -118,7 +123,7 @@ def _interrupted(folder: PartialFolder) -> str:
 def _tidy(folder: PartialFolder, src: str, error: BaseException) -> None:
     # A damaged local file stays damaged, so its chunks are of no use; a remote one may recover.
     hopeless = isinstance(error, RasterError) and Path(src).exists()
-    if hopeless or folder.chunk_count() == 0:
+    if hopeless or folder.chunks.count() == 0:
         folder.remove()
 
 
@@ -129,8 +134,8 @@ class _ChunkRun:
         self, job: Job, network: Network, folder: PartialFolder, on_progress: OnProgress | None
     ) -> None:
         self.job, self.folder, self.on_progress = job, folder, on_progress
-        self.chunks = job.chunks()
-        left = [c for c in self.chunks if not folder.is_finished(c, job.header)]
+        self.chunks = list(job.chunks())
+        left = [c for c in self.chunks if not folder.chunks.is_done(c)]
         self.todo = in_order(left, job.grid, job.scale, network.arrays.kept_bytes)
         self.px = job.header.region_hr.pixels
         self.px_resumed = self.px - sum(chunk.pixels for chunk in self.todo)
@@ -158,7 +163,7 @@ class _ChunkRun:
         self.pipeline.run()
 
     def _deliver(self, chunk_hr: Region, stripes: Iterator[Stripe]) -> None:
-        self.folder.write_chunk(chunk_hr, self.job.header, stripes)
+        self.folder.chunks.write(chunk_hr, self.job.header, stripes)
 
     def tell(self, stage: str) -> None:
         """Report where the run stands."""
