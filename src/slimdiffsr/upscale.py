@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import rasterio
@@ -42,6 +43,8 @@ BASELINES = {"bicubic": Bicubic, "lanczos": Lanczos}
 BASELINE_SCALES = (2, 4, 8)
 
 Colour = Literal["low-frequency", "official", "none"]
+
+_MEASURED_BATCHES = 2
 
 OFFICIAL_PAD_HR_PX = 256  # the released script pads the enlarged image to a multiple of this
 
@@ -141,9 +144,14 @@ class Upscaler:
         options: geo.SceneOptions | None = None,
         *,
         colour: Colour = "low-frequency",
+        on_plan: Callable[[geo.ScenePlan], None] | None = None,
         on_progress: Callable[[geo.Progress], None] | None = None,
+        **choices: object,
     ) -> geo.SceneReport:
         """Enlarge a raster of any size into a georeferenced one; see ``geo.upscale_scene``.
+
+        options: all choices at once; choices: single ones by their names in ``SceneOptions``, as
+        ``bands=(3, 2, 1), value_range=(0, 3000)``, which win over ``options``.
 
         colour: 'low-frequency' gives the result the input's low frequencies, 'official' matches
         each tile's mean and spread as the released script does (for parity; makes tiles visible),
@@ -151,16 +159,18 @@ class Upscaler:
         """
         network = self.network(colour)
         options = dataclasses.replace(
-            options or geo.SceneOptions(),
+            _with_choices(options, choices),
             colour="low-frequency" if colour == "low-frequency" else "none",
         )
-        return geo.upscale_scene(src, dst, network, options, on_progress=on_progress)
+        return geo.upscale_scene(
+            src, dst, network, options, on_plan=on_plan, on_progress=on_progress
+        )
 
     def plan_scene(
-        self, src: str | PathLike[str], options: geo.SceneOptions | None = None
+        self, src: str | PathLike[str], options: geo.SceneOptions | None = None, **choices: object
     ) -> geo.ScenePlan:
-        """What ``upscale_scene`` would do, without doing it."""
-        return geo.plan_scene(src, self.spec, options)
+        """What ``upscale_scene`` would do with the same options and choices, without doing it."""
+        return geo.plan_scene(src, self.spec, _with_choices(options, choices))
 
     def upscale(
         self,
@@ -221,6 +231,18 @@ class Upscaler:
         tiles = TileNetwork(self.runtime, arrays, finish)
         return geo.Network(**fields, predict=tiles, arrays=arrays, remarks=tiles.remarks)
 
+    def seconds_per_tile(self) -> float:
+        """How long the network takes for one tile, measured now on this machine."""
+        side_lr_px = self.spec.tile_hr_px // self.spec.scale
+        tiles = torch.zeros(self.spec.batch, 3, side_lr_px, side_lr_px)
+        self._run(tiles)  # the first call is slower than those to come
+        times = []
+        for _ in range(_MEASURED_BATCHES):
+            started = time.perf_counter()
+            self._run(tiles).cpu()
+            times.append(time.perf_counter() - started)
+        return min(times) / self.spec.batch
+
     def _match_input(self, sr: Tensor, rgb_lr: Tensor) -> Tensor:
         return match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale))
 
@@ -263,6 +285,16 @@ def _keep_freed_memory() -> None:
     # glibc hands freed memory back to the system above a limit that it raises when a larger block
     # is freed, up to 32 MiB. Until then every tile pays for its memory anew: a tenth of its time.
     np.empty(31 << 20, np.uint8)
+
+
+def _with_choices(
+    options: geo.SceneOptions | None, choices: Mapping[str, object]
+) -> geo.SceneOptions:
+    names = {field.name for field in dataclasses.fields(geo.SceneOptions)} - {"colour"}
+    unknown = sorted(set(choices) - names)
+    if unknown:
+        raise ConfigError(f"no option {', '.join(unknown)}: there are {', '.join(sorted(names))}")
+    return dataclasses.replace(options or geo.SceneOptions(), **cast(Any, choices))
 
 
 def _of_scale(name: str, family: list[str], scale: int) -> str:

@@ -27,7 +27,8 @@ class WorkList:
     """All work of a command."""
 
     works: list[Work]
-    many: bool = False  # a folder of outputs: what is there already is kept, a failure is no end
+    many: bool = False  # what is there already is kept, and a failure is not the end
+    in_folder: bool = False  # outputs go into a folder, which is made
     refused: list[tuple[str, str]] = field(default_factory=list)  # source, and why it is not done
     notes: list[str] = field(default_factory=list)  # what was passed over
 
@@ -55,14 +56,16 @@ def plan_work(paths: list[str], scale: int, *, png: bool, recursive: bool) -> Wo
     *sources, target = paths
     if not target.strip():
         raise OutputError("the output has no name: give a file or a folder")
-    found = WorkList([], many=len(sources) > 1 or os.path.isdir(sources[0]))
+    found = WorkList([], many=len(sources) > 1 or os.path.isdir(sources[0]), in_folder=True)
     if not found.many and not os.path.isdir(target) and not target.endswith(("/", "\\")):
         return WorkList([Work(sources[0], Path(target))])
     folder = Path(target)
     _check_folder(folder)
     inputs = [x for source in sources for x in _expand(source, folder, recursive, found)]
     targets = {
-        item: folder / item.subfolder / f"{Path(item.path).stem}_x{scale}{'.png' if png else '.tif'}"
+        item: folder
+        / item.subfolder
+        / f"{Path(item.path).stem}_x{scale}{'.png' if png else '.tif'}"
         for item in inputs
     }
     _add(found, targets)
@@ -144,9 +147,7 @@ def _walk(top: Path, out: Path, recursive: bool) -> Iterator[tuple[Path, list[Pa
 
 def _is_raster(path: Path) -> bool:
     # Hidden ones too are none: "._x.tif" is what macOS writes beside x.tif on foreign disks.
-    return (
-        path.suffix.lower() in RASTERS and not path.name.startswith(".") and not path.is_dir()
-    )
+    return path.suffix.lower() in RASTERS and not path.name.startswith(".") and not path.is_dir()
 
 
 def _is_missing(path: str) -> bool:

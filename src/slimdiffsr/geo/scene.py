@@ -33,6 +33,7 @@ __all__ = ["plan_scene", "upscale_scene"]
 # GDAL's own default is a share of the machine's memory, however large that is.
 _GDAL_CACHE_BYTES = 64_000_000
 
+OnPlan = Callable[[ScenePlan], None]
 OnProgress = Callable[[Progress], None]
 
 
@@ -54,13 +55,15 @@ def upscale_scene(
     network: Network,
     options: SceneOptions | None = None,
     *,
+    on_plan: OnPlan | None = None,
     on_progress: OnProgress | None = None,
 ) -> SceneReport:
     """Write ``src`` enlarged by ``network`` to ``dst``, in bounded memory, resumably.
 
     src: any path that rasterio opens. dst: a local file, which appears only when it is complete;
     until then finished chunks lie in ``dst`` + ".partial", and the same call goes on from there.
-    ``on_progress`` is called in the caller's thread after every batch of tiles.
+    ``on_plan`` hears once what will be done, before the first tile. ``on_progress`` is called in
+    the caller's thread after every batch of tiles.
 
     Raises RasterError, BandError, RangeError, TilingError or OutputError for what cannot be done,
     DiskFullError when the disk fills up, PredictionError when the network's result is unusable,
@@ -74,11 +77,13 @@ def upscale_scene(
         inputs = look_at(src, source.dataset.files)
         check_side_files(target, options.overwrite, [file.path for file in inputs.files])
         job = decide(source, network, options)
-        facts = fingerprint(job, inputs)
+        plan, facts = plan_of(job), fingerprint(job, inputs)
         with open_partial_folder(partial_path(target), facts, inputs) as folder:
             try:
                 run = _ChunkRun(job, network, folder, on_progress)
                 warned = check_space(job, target, run.bytes_resumed)
+                if on_plan is not None:
+                    on_plan(plan)
                 run.work()
                 run.tell("assembling")
                 assemble(job, folder, run.chunks, target)
@@ -94,7 +99,7 @@ def upscale_scene(
     return SceneReport(
         src=src,
         dst=target,
-        plan=plan_of(job),
+        plan=plan,
         tiles_run=run.tiles_run,
         tiles_skipped=run.tiles_skipped,
         chunks_run=len(run.todo),
