@@ -139,7 +139,12 @@ def _top(
 def main() -> None:
     """The console command."""
     open_standard_files()
-    app()
+    try:
+        app()
+    except OSError as error:  # of --help and --version, which are printed before any command
+        words, status = _in_a_sentence(error)
+        note(f"error: {words}")
+        sys.exit(status)
 
 
 @click.command(

@@ -113,6 +113,7 @@ def _tell_interrupted(error: BaseException, results: list[dict[str, Any]], total
     words = sentence(error) if isinstance(error, SlimDiffSRError) else "stopped"
     done = sum(1 for result in results if "error" not in result)
     if total > 1:
+        words = words.removesuffix("; nothing was written")
         words = f"{words}; {done} of {total} outputs are finished, the same command goes on"
     elif "resumes" not in words and "nothing" not in words:
         words = f"{words}; the same command goes on from here"

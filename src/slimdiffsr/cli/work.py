@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ class WorkList:
 class _Input:
     path: str
     subfolder: Path = Path()  # below the folder that was given
+    of_folder: bool = False
 
 
 def check_there(paths: list[str]) -> None:
@@ -96,6 +98,8 @@ def _add(found: WorkList, targets: dict[_Input, Path]) -> None:
         seen.add(real)
         if real in results:
             found.notes.append(f"passed over: {item.path} is what another input becomes")
+        elif _is_own_result(item, target):
+            found.notes.append(f"passed over: {item.path} was made by slimdiffsr, in this folder")
         elif target in taken:
             reason = (
                 f"would become {target}, as {taken[target]} does: enlarge it into another folder"
@@ -115,7 +119,7 @@ def _expand(source: str, out: Path, recursive: bool, found: WorkList) -> list[_I
         for folder, inner in _walk(top, out, recursive):
             subfolders += inner
             names = sorted(p for p in folder.iterdir() if _is_raster(p))
-            inputs += [_Input(str(p), folder.relative_to(top)) for p in names]
+            inputs += [_Input(str(p), folder.relative_to(top), of_folder=True) for p in names]
     except OSError as error:
         raise RasterError(f"the folder {source} cannot be read: {error.strerror}") from None
     if not recursive and subfolders:
@@ -148,6 +152,21 @@ def _walk(top: Path, out: Path, recursive: bool) -> Iterator[tuple[Path, list[Pa
 def _is_raster(path: Path) -> bool:
     # Hidden ones too are none: "._x.tif" is what macOS writes beside x.tif on foreign disks.
     return path.suffix.lower() in RASTERS and not path.name.startswith(".") and not path.is_dir()
+
+
+def _is_own_result(item: _Input, target: Path) -> bool:
+    """A result that lies where further ones go: not meant as an input when its folder was given."""
+    path = Path(item.path)
+    beside = os.path.realpath(path.parent) == os.path.realpath(target.parent)
+    if not (item.of_folder and beside and re.search(r"_x\d+$", path.stem)):
+        return False
+    from slimdiffsr.geo.raster import open_quietly
+
+    try:
+        with open_quietly(item.path) as dataset:
+            return "SLIMDIFFSR_SCALE" in dataset.tags()
+    except RasterError:
+        return False
 
 
 def _is_missing(path: str) -> bool:
