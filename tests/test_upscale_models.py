@@ -43,7 +43,7 @@ def test_models_are_found_by_name(source: str, scale: int | None, model_id: str)
     assert upscaler.scale == (scale or 4)
     assert not upscaler.model.training
     assert upscaler.precision == "fp32"
-    out = upscaler.predict(np.full((1, 3, 16, 16), 0.5, np.float32))
+    out = upscaler.network().predict(np.full((1, 3, 16, 16), 0.5, np.float32))
     assert out.shape == (1, 3, 16 * upscaler.scale, 16 * upscaler.scale)
     assert abs(float(out.mean()) - 0.5) < 0.1
 

@@ -26,7 +26,7 @@ from slimdiffsr.models.student import enlarge_bicubic
 from slimdiffsr.runtime.choose import Runtimes
 from slimdiffsr.runtime.devices import pick_device, pick_precision
 from slimdiffsr.runtime.exported import SUFFIXES, read_about
-from slimdiffsr.runtime.protocol import Runtime
+from slimdiffsr.runtime.pipeline import TileNetwork, arrays_for
 
 __all__ = [
     "BASELINES",
@@ -173,7 +173,8 @@ class Upscaler:
         each tile's mean and spread as the released script does (for parity; makes tiles visible),
         'none' leaves the network's colours. Overrides ``options.colour``.
         """
-        network = self.network(colour)
+        tiles = self.plan_scene(src, options).tiles if self.runtimes.depends_on_size else 1
+        network = self.network(colour, tiles)
         options = dataclasses.replace(
             options or geo.SceneOptions(),
             colour="low-frequency" if colour == "low-frequency" else "none",
@@ -232,33 +233,35 @@ class Upscaler:
             sr = match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale))
         return sr.clamp(-1, 1)
 
-    def predict(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What the scene engine calls: (n, 3, t, t) in [0, 1] -> (n, 3, scale*t, scale*t)."""
-        return self._to_unit(self._run(torch.from_numpy(tiles) * 2 - 1))
+    def network(self, colour: Colour = "low-frequency", tiles: int = 1) -> geo.Network:
+        """The model as the scene engine sees it; 'official' matches colours on each tile.
 
-    def predict_matched(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """``predict`` with the released script's colour match on each tile."""
-        rgb_lr = torch.from_numpy(tiles) * 2 - 1
-        sr = self._run(rgb_lr)
-        return self._to_unit(match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale)))
-
-    def network(self, colour: Colour = "low-frequency") -> geo.Network:
-        """The model as the scene engine sees it; 'official' matches colours on each tile."""
+        tiles: of the whole scene, by which the runtime 'auto' is chosen.
+        """
         if colour not in ("low-frequency", "official", "none"):
             raise ConfigError(f"colour must be low-frequency, official or none, got {colour!r}")
+        runtime = self.runtimes.for_tiles(tiles)
         fields = {f.name: getattr(self.spec, f.name) for f in dataclasses.fields(self.spec)}
+        fields |= {"batch": runtime.batch, "arithmetic": runtime.fingerprint().items()}
+        arrays = arrays_for(runtime.device)
+        finish = None
         if colour == "official":
             fields["model_id"] += "+official-colour"
-            return geo.Network(**fields, predict=self.predict_matched)
-        return geo.Network(**fields, predict=self.predict)
+            finish = self._match_input
+        network = TileNetwork(runtime, arrays, finish)
+        return geo.Network(
+            **fields,
+            predict=network,
+            arrays=arrays,
+            remarks=lambda: (*network.remarks(), *self.runtimes.notes()),
+        )
+
+    def _match_input(self, sr: Tensor, rgb_lr: Tensor) -> Tensor:
+        return match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale))
 
     def _run(self, rgb_lr: Tensor) -> Tensor:
         runtime = self.runtimes.eager()
         return runtime(rgb_lr.to(runtime.device)).float()
-
-    def _to_unit(self, rgb: Tensor) -> NDArray[np.float32]:
-        result: NDArray[np.float32] = (rgb / 2 + 0.5).cpu().contiguous().numpy()
-        return result
 
 
 def restore(

@@ -80,6 +80,12 @@ class Runtimes:
         lower = isinstance(model, nn.Module) and precision != "fp32"
         self._exact = copy.deepcopy(model) if lower else model
 
+    @property
+    def depends_on_size(self) -> bool:
+        """Whether the choice hangs on the scene's number of tiles."""
+        names = {pick_runtime(self.name, self.device, tiles) for tiles in (1, 1 << 62)}
+        return len(names) > 1
+
     def for_tiles(self, tiles: int = 1) -> Runtime:
         """The runtime for a scene of so many tiles. Raises ConfigError, WeightsError."""
         name = pick_runtime(self.name, self.device, tiles)

@@ -49,7 +49,9 @@ def capture(
         # Two of each and no two alike: one would be taken for a constant.
         batch, height, width = 2, 4 * multiple_lr_px, 3 * multiple_lr_px
         rows, cols = Dim("rows", max=MOST_CELLS), Dim("columns", max=MOST_CELLS)
-        sides = (multiple_lr_px * rows, multiple_lr_px * cols) if multiple_lr_px > 1 else (rows, cols)
+        sides = (
+            (multiple_lr_px * rows, multiple_lr_px * cols) if multiple_lr_px > 1 else (rows, cols)
+        )
         dims = ({0: Dim("batch", max=MOST_CELLS), 2: sides[0], 3: sides[1]},)
     example = next(model.parameters(), torch.zeros(())).new_zeros(batch, 3, height, width)
     try:
