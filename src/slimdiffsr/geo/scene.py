@@ -20,6 +20,7 @@ from slimdiffsr.geo.inputs import look_at
 from slimdiffsr.geo.job import Job, decide, fingerprint, plan_of
 from slimdiffsr.geo.partial import PartialFolder, open_partial_folder
 from slimdiffsr.geo.raster import open_source
+from slimdiffsr.geo.sidefiles import check_side_files
 from slimdiffsr.geo.spec import Network, NetworkSpec, Progress, SceneOptions, ScenePlan, SceneReport
 
 __all__ = ["plan_scene", "upscale_scene"]
@@ -62,9 +63,10 @@ def upscale_scene(
     src, target = os.fspath(src), Path(dst)
     options = options or SceneOptions()
     crew = Alone(network) if isinstance(network, Network) else network
-    check_destination(src, target, options.overwrite)
+    check_destination(src, target, options)
     with gdal_settings(), open_source(src) as source:
         inputs = look_at(src, source.dataset.files)
+        check_side_files(target, options.overwrite, [file.path for file in inputs.files])
         job = decide(source, crew.spec, options)
         facts = fingerprint(job, inputs)
         with open_partial_folder(partial_path(target), facts, inputs) as folder:
@@ -73,7 +75,6 @@ def upscale_scene(
                 warned = check_space(job, target, run.bytes_resumed)
                 run.work(crew, src)
                 run.tell("assembling")
-                inputs.check_unchanged(thoroughly=True)
                 assemble(job, folder, run.chunks, target)
                 gone = folder.remove()
                 run.tell("done")
