@@ -33,7 +33,7 @@ class Job:
     network: NetworkSpec
     options: SceneOptions
     choice: BandChoice
-    values: ValueRange
+    values: tuple[ValueRange, ...]  # one for each band seen
     range_reason: str
     region_lr: Region  # what is asked for
     grid: TileGrid  # over the whole scene
@@ -70,7 +70,13 @@ def decide(source: Source, network: NetworkSpec, options: SceneOptions) -> Job:
     if options.overlap_hr_px is not None:
         overlap_hr_px = options.overlap_hr_px
         check_overlap(overlap_hr_px, network.tile_hr_px, network.scale)
-    choice = choose_bands(source.names, options.bands, options.all_bands, source.alpha)
+    choice = choose_bands(
+        source.names,
+        options.bands,
+        options.all_bands,
+        source.alpha,
+        (source.known.rgb, source.known.rgb_reason),
+    )
     region_lr, cut = requested_region(source, options.bounds, options.window)
     grid = TileGrid(
         source.region_lr,
@@ -78,7 +84,7 @@ def decide(source: Source, network: NetworkSpec, options: SceneOptions) -> Job:
         overlap_hr_px // network.scale,
         options.grid_offset_lr_px,
     )
-    values, range_reason = _value_range(source, choice, options)
+    values, range_reason = _value_ranges(source, choice, options)
     provenance = _provenance(network, overlap_hr_px, values, options, choice)
     header = describe_output(
         source, choice, region_lr.times(network.scale), network.scale, provenance
@@ -99,23 +105,27 @@ def decide(source: Source, network: NetworkSpec, options: SceneOptions) -> Job:
     )
 
 
-def _value_range(
+def _value_ranges(
     source: Source, choice: BandChoice, options: SceneOptions
-) -> tuple[ValueRange, str]:
+) -> tuple[tuple[ValueRange, ...], str]:
+    seen, known = choice.seen, source.known
     if options.value_range != "auto":
         low, high = options.value_range
-        return ValueRange(float(low), float(high)), "as asked for"
+        return (ValueRange(float(low), float(high)),) * len(seen), "as asked for"
+    if known.meanings:
+        ranges = (known.meanings[band - 1].stored_range for band in seen)
+        return tuple(ValueRange(*both) for both in ranges), known.range_reason
     if source.dtype.name == "uint8":
-        return ValueRange(0.0, 255.0), "uint8 as it is"
-    sample = source.sample(choice.seen)
+        return (ValueRange(0.0, 255.0),) * len(seen), "uint8 as it is"
+    sample = source.sample(seen)
     reason = "estimated" if sample.valid.any() else "nothing valid to estimate it from"
-    return estimate_range(sample.values, sample.valid), reason
+    return (estimate_range(sample.values, sample.valid),) * len(seen), reason
 
 
 def _provenance(
     network: NetworkSpec,
     overlap_hr_px: int,
-    values: ValueRange,
+    values: tuple[ValueRange, ...],
     options: SceneOptions,
     choice: BandChoice,
 ) -> dict[str, str]:
@@ -126,10 +136,16 @@ def _provenance(
         "SLIMDIFFSR_SCALE": str(network.scale),
         "SLIMDIFFSR_TILE": str(network.tile_hr_px),
         "SLIMDIFFSR_OVERLAP": str(overlap_hr_px),
-        "SLIMDIFFSR_VALUE_RANGE": f"{values.low!r},{values.high!r}",
+        "SLIMDIFFSR_VALUE_RANGE": _ranges_in_words(values),
         "SLIMDIFFSR_BANDS": ",".join(map(str, choice.seen)),
         "SLIMDIFFSR_COLOUR": options.colour,
     }
+
+
+def _ranges_in_words(values: tuple[ValueRange, ...]) -> str:
+    """One range, or those of the bands seen, separated by semicolons."""
+    different = values[:1] if len(set(values)) == 1 else values
+    return ";".join(f"{one.low!r},{one.high!r}" for one in different)
 
 
 def _package_version() -> str:
@@ -140,9 +156,9 @@ def _package_version() -> str:
 
 
 def _assumptions(
-    source: Source, choice: BandChoice, values: ValueRange, range_reason: str
+    source: Source, choice: BandChoice, values: tuple[ValueRange, ...], range_reason: str
 ) -> tuple[str, ...]:
-    said = []
+    said = list(source.known.remarks)
     if source.palette is not None:
         said.append("The palette was expanded to red, green and blue.")
     elif "the first" in choice.reason:
@@ -164,7 +180,7 @@ def _assumptions(
         said.append(f"The declared nodata value {declared:g} is no {source.dtype}: ignored.")
     if range_reason == "estimated":
         said.append(
-            f"The network sees {values.low:g} to {values.high:g} as black to white, estimated "
+            f"The network sees {values[0].low:g} to {values[0].high:g} as black to white, estimated "
             "from the scene; values outside are kept."
         )
     return tuple(said)
@@ -187,7 +203,9 @@ def fingerprint(job: Job) -> dict[str, Any]:
             "colour": options.colour,
             "written": list(job.choice.written),
             "seen": list(job.choice.seen),
-            "value_range": [job.values.low, job.values.high],
+            "value_ranges": [[one.low, one.high] for one in job.values],
+            "nodata": str(options.nodata),
+            "special": list(job.source.known.special),
             "region_lr": asdict(job.region_lr),
         },
     }
@@ -203,7 +221,7 @@ def _input_state(source: Source) -> Mapping[str, Any]:
     ))  # fmt: skip
     state: dict[str, Any] = {
         "path": source.path,
-        "header": hashlib.sha256(header.encode()).hexdigest(),
+        "header": hashlib.sha256((header + source.known.path).encode()).hexdigest(),
     }
     if os.path.exists(source.path):
         stat = os.stat(source.path)
@@ -234,7 +252,7 @@ def plan_of(job: Job) -> ScenePlan:
             for number, band in zip(job.choice.written, job.header.bands, strict=True)
         ),
         band_reason=job.choice.reason,
-        value_range=(job.values.low, job.values.high),
+        value_range=(job.values[0].low, job.values[0].high),
         range_reason=job.range_reason,
         tile_hr_px=job.network.tile_hr_px,
         overlap_hr_px=job.grid.overlap_lr_px * job.scale,

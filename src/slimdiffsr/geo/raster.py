@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import rasterio
@@ -21,6 +21,7 @@ from rasterio.windows import Window
 from slimdiffsr.errors import RasterError
 from slimdiffsr.geo.bands import BandName
 from slimdiffsr.geo.grid import Region
+from slimdiffsr.geo.known import KnownRaster
 from slimdiffsr.geo.values import DTYPES, hidden_nodata, looks_like_alpha
 
 __all__ = ["GDAL_ERRORS", "Reading", "Source", "open_quietly", "open_source"]
@@ -46,8 +47,10 @@ class Source:
     A palette raster appears as its red, green, blue (and alpha) bands.
     """
 
-    path: str
+    path: str  # as messages call it
     dataset: Any  # rasterio's DatasetReader
+    known: KnownRaster = KnownRaster(path="")
+    told_nodata: float | Literal["declared", "none"] = "declared"
     names: tuple[BandName, ...] = ()
     palette: NDArray[np.uint8] | None = None  # (entries, 3 or 4)
     alpha: int | None = None  # the band that really is transparency, from 1
@@ -82,7 +85,7 @@ class Source:
         """The declared nodata value of a band, if its type can hold it."""
         if self.palette is not None:
             return None
-        value: float | None = self.dataset.nodatavals[band - 1]
+        value = self._told_nodata(band)
         if value is None or np.isnan(value):
             return value if self.dtype.kind == "f" else None
         if self.dtype.kind == "f":
@@ -90,6 +93,14 @@ class Source:
         info = np.iinfo(self.dtype)
         whole = np.isfinite(value) and float(value).is_integer()
         return value if whole and info.min <= value <= info.max else None
+
+    def _told_nodata(self, band: int) -> float | None:
+        if self.told_nodata == "none":
+            return None
+        if self.told_nodata != "declared":
+            return self.told_nodata
+        value: float | None = self.dataset.nodatavals[band - 1]
+        return self.known.nodata if value is None else value
 
     def read(self, region_lr: Region, bands: tuple[int, ...]) -> Reading:
         """Values and validity of some bands in a part of the scene.
@@ -154,7 +165,7 @@ class Source:
 
     def _valid(self, band: int, values: NDArray[Any]) -> NDArray[np.bool_]:
         valid: NDArray[np.bool_] = np.isfinite(values)
-        for empty in (self.nodata(band), self.hidden_nodata):
+        for empty in (self.nodata(band), self.hidden_nodata, *self.known.special):
             if empty is not None and not np.isnan(empty):
                 valid &= values != values.dtype.type(empty)
         return valid
@@ -173,16 +184,21 @@ class Source:
 
 
 @contextmanager
-def open_source(path: str) -> Iterator[Source]:
+def open_source(
+    known: KnownRaster, nodata: float | Literal["declared", "none"] = "declared"
+) -> Iterator[Source]:
     """Open and check a raster.
+
+    nodata: the value of empty pixels instead of the declared one, or "none".
 
     Raises RasterError when it is missing, not a raster, of a kind that cannot be upscaled, or when
     GDAL fails to read its header, now or later.
     """
-    with open_quietly(path) as dataset:
+    path = known.called
+    with open_quietly(known.path, called=path) as dataset:
         try:
             _check(path, dataset)
-            source = Source(path, dataset)
+            source = Source(path, dataset, known, nodata)
             if dataset.count == 1 and dataset.colorinterp[0] == ColorInterp.palette:
                 _expand_palette(source)
             else:
@@ -193,14 +209,14 @@ def open_source(path: str) -> Iterator[Source]:
 
 
 @contextmanager
-def open_quietly(path: str, **options: Any) -> Iterator[Any]:  # noqa: ANN401
+def open_quietly(path: str, called: str = "", **options: Any) -> Iterator[Any]:  # noqa: ANN401
     """Open a raster of any kind for reading, with or without georeferencing."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             dataset = rasterio.open(path, **options)
     except (*GDAL_ERRORS, TypeError, ValueError) as error:
-        raise RasterError(_why_not_open(path, error)) from None
+        raise RasterError(_why_not_open(called or path, error)) from None
     with dataset:
         yield dataset
 

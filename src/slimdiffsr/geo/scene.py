@@ -7,7 +7,6 @@ started again ends in the same bytes.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +20,7 @@ from slimdiffsr.geo.chunks import PartialFolder, open_partial_folder
 from slimdiffsr.geo.destination import assemble, check_destination, check_space, partial_path
 from slimdiffsr.geo.grid import Region, Tile
 from slimdiffsr.geo.job import Job, decide, fingerprint, plan_of
+from slimdiffsr.geo.known import KnownRaster, as_known
 from slimdiffsr.geo.raster import open_source
 from slimdiffsr.geo.shared import SharedTiles
 from slimdiffsr.geo.spec import Network, NetworkSpec, Progress, SceneOptions, ScenePlan, SceneReport
@@ -36,19 +36,22 @@ OnProgress = Callable[[Progress], None]
 
 
 def plan_scene(
-    src: str | PathLike[str], network: NetworkSpec, options: SceneOptions | None = None
+    src: str | PathLike[str] | KnownRaster,
+    network: NetworkSpec,
+    options: SceneOptions | None = None,
 ) -> ScenePlan:
     """What ``upscale_scene`` would do with ``src``: sizes, tiles, bands, range, assumptions.
 
     Reads the header and a decimated copy only. Raises what ``upscale_scene`` would raise before
     its first tile: RasterError, BandError, RangeError, TilingError, OutputError.
     """
-    with _gdal(), open_source(os.fspath(src)) as source:
-        return plan_of(decide(source, network, options or SceneOptions()))
+    options = options or SceneOptions()
+    with _gdal(), open_source(as_known(src), options.nodata) as source:
+        return plan_of(decide(source, network, options))
 
 
 def upscale_scene(
-    src: str | PathLike[str],
+    src: str | PathLike[str] | KnownRaster,
     dst: str | PathLike[str],
     network: Network,
     options: SceneOptions | None = None,
@@ -57,7 +60,7 @@ def upscale_scene(
 ) -> SceneReport:
     """Write ``src`` enlarged by ``network`` to ``dst``, in bounded memory, resumably.
 
-    src: any path that rasterio opens. dst: a local file, which appears only when it is complete;
+    src: any path that rasterio opens, or a raster of which more is known. dst: a local file, which appears only when it is complete;
     until then finished chunks lie in ``dst`` + ".partial", and the same call goes on from there.
     ``on_progress`` is called in the caller's thread after every batch of tiles.
 
@@ -66,10 +69,10 @@ def upscale_scene(
     and InterruptedRunError after Ctrl-C. None of them leaves a half-written ``dst``.
     """
     started = time.monotonic()
-    src, target = os.fspath(src), Path(dst)
+    known, target = as_known(src), Path(dst)
     options = options or SceneOptions()
-    check_destination(src, target, options.overwrite)
-    with _gdal(), open_source(src) as source:
+    check_destination(known.called, target, options.overwrite)
+    with _gdal(), open_source(known, options.nodata) as source:
         job = decide(source, network, options)
         with open_partial_folder(partial_path(target), fingerprint(job)) as folder:
             try:
@@ -83,12 +86,12 @@ def upscale_scene(
             except KeyboardInterrupt:
                 raise InterruptedRunError(_interrupted(folder)) from None
             except BaseException as error:
-                _tidy(folder, src, error)
+                _tidy(folder, known.called, error)
                 raise
     left = "" if gone else f"{folder.path} holds files that are not ours and was kept."
     seconds = time.monotonic() - started
     return SceneReport(
-        src=src,
+        src=known.called,
         dst=target,
         plan=plan_of(job),
         tiles_run=run.runner.tiles_run,

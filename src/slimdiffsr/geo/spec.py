@@ -77,6 +77,7 @@ class SceneOptions:
 
     bands: 1-based bands shown to the network as red, green and blue, or one band alone.
     value_range: the (low, high) of the source's units that the network sees as 0 and 1.
+    nodata: the value of empty pixels, instead of what the raster declares; "none": there is none.
     bounds: (left, bottom, right, top) in the raster's CRS. window: (col_off, row_off, width,
     height) in input pixels. At most one of the two.
     chunk_hr_px: side of the unit of work, at most; 1024 input pixels are the other limit.
@@ -87,6 +88,7 @@ class SceneOptions:
     bands: tuple[int, ...] | None = None
     value_range: tuple[float, float] | Literal["auto"] = "auto"
     all_bands: bool = False
+    nodata: float | Literal["declared", "none"] = "declared"
     bounds: tuple[float, float, float, float] | None = None
     window: tuple[int, int, int, int] | None = None
     format: OutputFormat = "cog"
@@ -142,7 +144,7 @@ class ScenePlan:
     rgb_bands: tuple[int, ...]  # one or three, counted from 1: what the network sees
     output_bands: tuple[str, ...]  # names, in the order written
     band_reason: str
-    value_range: tuple[float, float]
+    value_range: tuple[float, float]  # of the first band that the network sees
     range_reason: str
     tile_hr_px: int
     overlap_hr_px: int

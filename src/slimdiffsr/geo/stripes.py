@@ -49,7 +49,7 @@ def load(job: Job, region_lr: Region) -> Loaded:
     reading = job.source.read(region_lr, job.choice.seen)
     unit = np.empty(reading.values.shape, np.float32)
     for k in range(len(unit)):  # band by band: a third of the memory
-        unit[k] = job.values.to_unit(reading.values[k], reading.valid[k])
+        unit[k] = job.values[k].to_unit(reading.values[k], reading.valid[k])
     return Loaded(Patch(region_lr, unit, reading.valid), reading)
 
 
@@ -89,12 +89,13 @@ def _correction(
     where = (slice(None), *area_lr.slices(loaded.patch.region_lr))
     wanted = loaded.patch.unit[where]
     got = np.empty_like(wanted)
-    limits = job.values.limits(job.header.dtype)
+    limits = [one.limits(job.header.dtype) for one in job.values]
     for strip_hr in _strips(area_lr.times(job.scale), job.scale):
         strip = canvas[(slice(None), *strip_hr.slices(area_lr.times(job.scale)))]
         # What the type cannot hold is cut off first, so that its loss is made up for nearby.
-        if limits is not None:
-            np.clip(strip, *limits, out=strip)
+        for channel, bounds in zip(strip, limits, strict=True):
+            if bounds is not None:
+                np.clip(channel, *bounds, out=channel)
         here = (slice(None), *strip_hr.cover(job.scale).slices(area_lr))
         got[here] = block_mean(strip, job.scale)
     return low_frequency_correction(wanted, got, loaded.patch.valid[where], job.scale)
@@ -119,7 +120,7 @@ def _seen_band(
     pixels = np.empty((part_hr.height, part_hr.width), job.header.dtype)
     for strip_hr in _strips(part_hr, job.scale):
         strip_lr, here = strip_hr.cover(job.scale), strip_hr.slices(part_hr)
-        real = job.values.from_unit(unit[here], job.header.dtype)
+        real = job.values[k].from_unit(unit[here], job.header.dtype)
         added = _added(job, job.area_lr(chunk_hr), strip_lr, k, loaded, correction)
         if added is not None:
             real += enlarge(added[None], bilinear_kernel(job.scale))[0]
@@ -140,12 +141,12 @@ def _added(
     added: NDArray[Any] | None = None
     if correction is not None:
         near = _around(correction[k], area_lr, strip_lr, BILINEAR_REACH)
-        added = job.values.stretched(near, job.header.dtype)
-    if not job.values.holds(job.header.dtype):
+        added = job.values[k].stretched(near, job.header.dtype)
+    if not job.values[k].holds(job.header.dtype):
         held_lr = loaded.patch.region_lr
         values = _around(loaded.reading.values[k], held_lr, strip_lr, BILINEAR_REACH)
         valid = _around(loaded.reading.valid[k], held_lr, strip_lr, BILINEAR_REACH)
-        outside = job.values.outside(values, valid)
+        outside = job.values[k].outside(values, valid)
         added = outside if added is None else added + outside
     return added
 
