@@ -77,6 +77,7 @@ def decide(source: Source, network: NetworkSpec, options: SceneOptions) -> Job:
         source.alpha,
         (source.known.rgb, source.known.rgb_reason),
     )
+    source.judge_nodata(choice.seen)
     region_lr, cut = requested_region(source, options.bounds, options.window)
     grid = TileGrid(
         source.region_lr,
@@ -101,7 +102,7 @@ def decide(source: Source, network: NetworkSpec, options: SceneOptions) -> Job:
         region_lr=region_lr,
         grid=grid,
         header=header,
-        assumptions=(*_assumptions(source, choice, values, range_reason), *cut),
+        assumptions=(*_assumptions(source, choice, values, range_reason), *header.notes, *cut),
     )
 
 
@@ -158,26 +159,25 @@ def _package_version() -> str:
 def _assumptions(
     source: Source, choice: BandChoice, values: tuple[ValueRange, ...], range_reason: str
 ) -> tuple[str, ...]:
-    said = list(source.known.remarks)
-    if source.palette is not None:
-        said.append("The palette was expanded to red, green and blue.")
-    elif "the first" in choice.reason:
+    said = [*source.known.remarks, *source.notes]
+    if "the first" in choice.reason:
         bands = ", ".join(map(str, choice.seen))
         said.append(f"The network sees band {bands}: {choice.reason}.")
     if source.false_alpha is not None:
         fate = "carried over as data" if source.false_alpha in choice.written else "left out"
         said.append(
             f"Band {source.false_alpha} is tagged alpha but holds continuous values, as near "
-            f"infrared does in some NAIP files: it is no mask here, and was {fate}."
+            f"infrared does in some NAIP files: it is no mask here, and was {fate} (if it is "
+            "transparency, say so with the alpha option)."
         )
     if source.hidden_nodata is not None:
         said.append(
             f"The value {source.hidden_nodata:g} looks like nodata that was never declared: "
             "pixels of this value were left as they are."
         )
-    declared = source.dataset.nodatavals[choice.seen[0] - 1] if source.palette is None else None
-    if declared is not None and source.nodata(choice.seen[0]) is None:
-        said.append(f"The declared nodata value {declared:g} is no {source.dtype}: ignored.")
+    impossible = source.impossible_nodata(choice.seen[0])
+    if impossible is not None:
+        said.append(f"The declared nodata value {impossible:g} is no {source.dtype}: ignored.")
     if range_reason == "estimated":
         said.append(
             f"The network sees {values[0].low:g} to {values[0].high:g} as black to white, estimated "
@@ -213,11 +213,10 @@ def fingerprint(job: Job) -> dict[str, Any]:
 
 def _input_state(source: Source) -> Mapping[str, Any]:
     # A remote raster has no size and time that GDAL would tell: its address and header must do.
-    dataset = source.dataset
+    dataset, told = source.dataset, source.described
     header = repr((
-        dataset.profile, dataset.tags(), dataset.nodatavals, dataset.descriptions,
-        dataset.colorinterp, dataset.mask_flag_enums, source.names,
-        [(point.row, point.col, point.x, point.y) for point in dataset.gcps[0]],
+        dataset.profile, told.domains, told.documents, told.bands, told.srs, source.names,
+        [(point.row, point.col, point.x, point.y) for point in told.gcps],
     ))  # fmt: skip
     state: dict[str, Any] = {
         "path": source.path,

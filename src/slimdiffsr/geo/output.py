@@ -20,6 +20,7 @@ from rasterio.crs import CRS
 from rasterio.io import MemoryFile
 
 from slimdiffsr.errors import DiskFullError, OutputError
+from slimdiffsr.geo.georef import crs_text
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.header import BandHeader, Header
 from slimdiffsr.geo.raster import GDAL_ERRORS, open_quietly
@@ -88,11 +89,13 @@ def vrt_xml(header: Header, chunks: Sequence[tuple[str, Region]]) -> str:
     if header.has_mask:
         mask = Xml.SubElement(Xml.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
         _sources(mask, header, "mask,1", chunks)
-    return Xml.tostring(root, encoding="unicode")
+    text = Xml.tostring(root, encoding="unicode")
+    end = "</VRTDataset>"
+    return text.removesuffix(end) + "".join(header.documents) + end
 
 
 def _srs(parent: Xml.Element, crs: CRS) -> None:
-    Xml.SubElement(parent, "SRS").text = crs.to_wkt(version="WKT2_2019")
+    Xml.SubElement(parent, "SRS").text = crs_text(crs)
 
 
 def _gcps(root: Xml.Element, header: Header) -> None:
@@ -267,6 +270,7 @@ def _creation_options(header: Header, fmt: OutputFormat) -> dict[str, str]:
         return {"WORLDFILE": "YES"} if header.transform is not None else {}
     zstd = best_compression() == "ZSTD"
     options = {
+        "COPY_SRC_MDD": "YES",  # tags of all namespaces
         "COMPRESS": "ZSTD" if zstd else "DEFLATE",
         "BIGTIFF": "YES" if header.bytes > _BIG_BYTES else "IF_SAFER",
         "NUM_THREADS": "ALL_CPUS",

@@ -13,11 +13,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
 
-import rasterio
-
 from slimdiffsr.errors import InterruptedRunError, RasterError
 from slimdiffsr.geo.chunks import PartialFolder, open_partial_folder
 from slimdiffsr.geo.destination import assemble, check_destination, check_space, partial_path
+from slimdiffsr.geo.environment import gdal
 from slimdiffsr.geo.grid import Region, Tile
 from slimdiffsr.geo.job import Job, decide, fingerprint, plan_of
 from slimdiffsr.geo.known import KnownRaster, as_known
@@ -28,9 +27,6 @@ from slimdiffsr.geo.stripes import load, stripes
 from slimdiffsr.geo.tiles import TileRunner
 
 __all__ = ["plan_scene", "upscale_scene"]
-
-# GDAL's own default is a share of the machine's memory, however large that is.
-_GDAL_CACHE_BYTES = 64_000_000
 
 OnProgress = Callable[[Progress], None]
 
@@ -46,7 +42,7 @@ def plan_scene(
     its first tile: RasterError, BandError, RangeError, TilingError, OutputError.
     """
     options = options or SceneOptions()
-    with _gdal(), open_source(as_known(src), options.nodata) as source:
+    with gdal(), open_source(as_known(src), options.nodata, options.alpha) as source:
         return plan_of(decide(source, network, options))
 
 
@@ -72,7 +68,7 @@ def upscale_scene(
     known, target = as_known(src), Path(dst)
     options = options or SceneOptions()
     check_destination(known.called, target, options.overwrite)
-    with _gdal(), open_source(known, options.nodata) as source:
+    with gdal(), open_source(known, options.nodata, options.alpha) as source:
         job = decide(source, network, options)
         with open_partial_folder(partial_path(target), fingerprint(job)) as folder:
             try:
@@ -103,12 +99,6 @@ def upscale_scene(
         output_file_bytes=target.stat().st_size,
         assumptions=job.assumptions,
         warnings=tuple(words for words in (folder.restarted, warned, left) if words),
-    )
-
-
-def _gdal() -> rasterio.Env:
-    return rasterio.Env(  # type: ignore[no-untyped-call]
-        GDAL_CACHEMAX=_GDAL_CACHE_BYTES, GDAL_TIFF_INTERNAL_MASK=True
     )
 
 

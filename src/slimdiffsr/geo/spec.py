@@ -14,6 +14,7 @@ from slimdiffsr.errors import BandError, OutputError, RangeError, ScaleError, Ti
 
 __all__ = [
     "BLOCK_HR_PX",
+    "AlphaRule",
     "ColourRule",
     "Network",
     "NetworkSpec",
@@ -36,6 +37,7 @@ Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 OutputFormat = Literal["cog", "gtiff", "png"]
 ColourRule = Literal["low-frequency", "none"]
+AlphaRule = Literal["auto", "band", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,8 @@ class SceneOptions:
     bands: 1-based bands shown to the network as red, green and blue, or one band alone.
     value_range: the (low, high) of the source's units that the network sees as 0 and 1.
     nodata: the value of empty pixels, instead of what the raster declares; "none": there is none.
+    alpha: whether a band tagged alpha is transparency ("band"; untagged, the last of two or four),
+    data ("none"), or what its values look like ("auto").
     bounds: (left, bottom, right, top) in the raster's CRS. window: (col_off, row_off, width,
     height) in input pixels. At most one of the two.
     chunk_hr_px: side of the unit of work, at most; 1024 input pixels are the other limit.
@@ -89,6 +93,7 @@ class SceneOptions:
     value_range: tuple[float, float] | Literal["auto"] = "auto"
     all_bands: bool = False
     nodata: float | Literal["declared", "none"] = "declared"
+    alpha: AlphaRule = "auto"
     bounds: tuple[float, float, float, float] | None = None
     window: tuple[int, int, int, int] | None = None
     format: OutputFormat = "cog"
@@ -104,6 +109,8 @@ class SceneOptions:
         self._check_range()
         if self.bounds is not None and self.window is not None:
             raise TilingError("give either bounds or window, got both")
+        if self.alpha not in ("auto", "band", "none"):
+            raise BandError(f"alpha must be auto, band or none, got {self.alpha!r}")
         if self.format not in ("cog", "gtiff", "png"):
             raise OutputError(f"format must be cog, gtiff or png, got {self.format!r}")
         if self.colour not in ("low-frequency", "none"):

@@ -177,10 +177,7 @@ def _finished(
     pixels = cast(real_hr, job.header.dtype, nodata)
     if valid_lr.all():
         return pixels
-    own = job.source.nodata(band)
-    if own is not None and nodata is not None and own != nodata and not np.isnan(own):
-        # One file has one nodata value.
-        values_lr = np.where(values_lr == own, job.header.dtype.type(nodata), values_lr)
+    values_lr = job.source.emptied(band, values_lr, valid_lr, nodata)
     valid_hr = enlarge_nearest(valid_lr, job.scale)
     return np.where(valid_hr, pixels, enlarge_nearest(values_lr, job.scale))
 
