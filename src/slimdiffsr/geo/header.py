@@ -95,12 +95,15 @@ def describe_output(
             domains["RPC"] = scaled_rpcs(rpcs, region_hr, scale)
     if "GEOLOCATION" in told.domains:
         notes.append("The raster's geolocation arrays do not fit the result and were left out.")
+    transform = scaled_transform(dataset, region_hr, scale)
+    if transform is None and dataset.driver != "PNM" and not dataset.transform.is_identity:
+        notes.append("The raster's transform leads to no place on a map and was left out.")
     gcps, gcps_crs = _gcps(source, region_hr, scale, notes)
     return Header(
         region_hr=region_hr,
         dtype=source.dtype,
         bands=_bands(source, choice, _nodata(source, choice, notes)),
-        transform=scaled_transform(dataset, region_hr, scale),
+        transform=transform,
         crs=_crs(source, notes),
         gcps=gcps,
         gcps_crs=gcps_crs,
@@ -145,6 +148,9 @@ def _gcps(
         points, crs = told.gcps, None
         with _noted(notes, "coordinate system of its control points"):
             crs = CRS.from_wkt(told.gcps_srs) if told.gcps_srs else None
+    if len(points) == 1:
+        notes.append("A single control point places nothing on a map and was left out.")
+        points = ()
     return tuple(scaled_gcps(points, region_hr, scale)), crs
 
 

@@ -17,7 +17,7 @@ from slimdiffsr.geo.header import Header, describe_output
 from slimdiffsr.geo.output import check_creation_options, check_format
 from slimdiffsr.geo.raster import Source
 from slimdiffsr.geo.spec import NetworkSpec, SceneOptions, ScenePlan, check_overlap
-from slimdiffsr.geo.values import ValueRange, estimate_range
+from slimdiffsr.geo.values import ValueRange, check_range, estimate_range
 
 __all__ = ["Job", "decide", "fingerprint", "plan_of"]
 
@@ -85,7 +85,9 @@ def decide(source: Source, network: NetworkSpec, options: SceneOptions) -> Job:
         overlap_hr_px // network.scale,
         options.grid_offset_lr_px,
     )
-    values, range_reason = _value_ranges(source, choice, options)
+    values, range_reason = _value_ranges(source, choice, options, region_lr)
+    for one in values:
+        check_range(one, source.dtype)
     provenance = _provenance(network, overlap_hr_px, values, options, choice)
     header = describe_output(
         source, choice, region_lr.times(network.scale), network.scale, provenance
@@ -107,7 +109,7 @@ def decide(source: Source, network: NetworkSpec, options: SceneOptions) -> Job:
 
 
 def _value_ranges(
-    source: Source, choice: BandChoice, options: SceneOptions
+    source: Source, choice: BandChoice, options: SceneOptions, region_lr: Region
 ) -> tuple[tuple[ValueRange, ...], str]:
     seen, known = choice.seen, source.known
     if options.value_range != "auto":
@@ -119,6 +121,8 @@ def _value_ranges(
     if source.dtype.name == "uint8":
         return (ValueRange(0.0, 255.0),) * len(seen), "uint8 as it is"
     sample = source.sample(seen)
+    if not sample.valid.any():  # a large, nearly empty scene
+        sample = source.sample(seen, region_lr)
     reason = "estimated" if sample.valid.any() else "nothing valid to estimate it from"
     return (estimate_range(sample.values, sample.valid),) * len(seen), reason
 
@@ -181,9 +185,15 @@ def _assumptions(
     if range_reason == "estimated":
         said.append(
             f"The network sees {values[0].low:g} to {values[0].high:g} as black to white, estimated "
-            "from the scene; values outside are kept."
+            f"from {_looked_at(source)}; values outside are kept."
         )
     return tuple(said)
+
+
+def _looked_at(source: Source) -> str:
+    if not source.places_looked_at:
+        return "the scene"
+    return f"{source.places_looked_at} blocks of the scene, which is large and has no overviews"
 
 
 def fingerprint(job: Job) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from slimdiffsr.geo.known import KnownRaster
 from slimdiffsr.geo.orientation import UPRIGHT, Turn, turn_of
 from slimdiffsr.geo.palette import Palette, palette_of
 from slimdiffsr.geo.sampling import SAMPLE_LR_PX, places_to_look, reads_whole
+from slimdiffsr.geo.side_file import told_beside
 from slimdiffsr.geo.spec import AlphaRule
 from slimdiffsr.geo.values import DTYPES, hidden_nodata, looks_like_alpha
 
@@ -345,6 +346,7 @@ def _learn(source: Source) -> None:
     facts = [source.described.band(band) for band in range(1, dataset.count + 1)]
     source.names = tuple(BandName(one.description, one.colour) for one in facts)
     source.turn = turn_of(dataset, source.described.domains.get("", {}))
+    source.notes += told_beside(source.known.path, dataset, source.described)
     if source.turn != UPRIGHT:
         source.notes.append("The picture was stored on its side (EXIF orientation): it was turned.")
     if dataset.count == 1 and facts[0].colour == "palette":

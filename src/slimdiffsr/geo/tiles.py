@@ -143,7 +143,7 @@ class TileRunner:
             results = iter(self._checked(self.network.predict(batch)))
             self.tiles_run += len(full)
         for image in images:
-            yield None if image is None else self._channels_of(next(results))
+            yield None if image is None else self._channels_of(next(results), image)
 
     def _checked(self, results: NDArray[np.float32]) -> NDArray[np.float32]:
         side = self.network.tile_hr_px
@@ -160,12 +160,15 @@ class TileRunner:
             )
         return results
 
-    def _channels_of(self, result: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self.channels == 3:
+    def _channels_of(
+        self, result: NDArray[np.float32], image: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        grey = bool((image[:1] == image[1:]).all())  # one band, or three alike: no tint is true
+        if not grey:
             return result
         mean = result[:1] + result[1:2] + result[2:]
         mean /= 3
-        return mean
+        return mean if self.channels == 1 else np.repeat(mean, 3, axis=0)
 
 
 @cache
