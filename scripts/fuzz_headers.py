@@ -69,6 +69,7 @@ class Worker:
             line = answers.get(timeout=2 * SLOW_S)
         except queue.Empty:
             process.kill()
+            process.wait()
             return "slow", f"given up after {2 * SLOW_S:g} s"
         if not line:
             return "crash", f"exit status {process.wait()}"

@@ -23,6 +23,7 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 _DOCUMENT = re.compile(
     r'^  <Metadata domain="([^"]*)" format="[^"]*">(?:[^\n]*?|.*?\n  )</Metadata>$', re.M | re.S
 )
+_SOURCES = re.compile(rb"\n    <(Simple|Complex|Averaged)Source.*?</\1Source>", re.S)
 _LONE_BYTES = {0xDC00 + byte: byte for byte in range(0x80, 0x100)}  # read as Latin-1
 
 
@@ -67,8 +68,8 @@ def describe(dataset: Any) -> Description:  # noqa: ANN401  rasterio's DatasetRe
         rasterio.shutil.copy(dataset, memory.name, driver="VRT", COPY_SRC_MDD="YES")
         memory.seek(0)
         content: bytes = memory.read()
-    text = content.decode("utf-8", "surrogateescape").translate(_LONE_BYTES)
-    text = _FORBIDDEN.sub("", text)
+    # Thousands of bands, or of a mosaic's sources, would take seconds.
+    text = _text(_SOURCES.sub(b"", content))
     root = Xml.fromstring(text)
     points = root.find("GCPList")
     return Description(
@@ -79,6 +80,14 @@ def describe(dataset: Any) -> Description:  # noqa: ANN401  rasterio's DatasetRe
         gcps=() if points is None else tuple(_gcp(element) for element in points.findall("GCP")),
         gcps_srs="" if points is None else points.get("Projection", ""),
     )
+
+
+def _text(content: bytes) -> str:
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = content.decode("utf-8", "surrogateescape").translate(_LONE_BYTES)
+    return _FORBIDDEN.sub("", text)
 
 
 def _metadata(parent: Xml.Element) -> dict[str, dict[str, str]]:

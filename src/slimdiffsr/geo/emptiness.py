@@ -44,16 +44,23 @@ def equals_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
     dtype = values.dtype
     same: NDArray[np.bool_]
     if dtype.kind != "f":
-        return values == dtype.type(nodata)
-    if np.isnan(nodata):
-        return np.isnan(values)
-    if np.isinf(nodata):
-        return (values == nodata) | (values == np.copysign(np.finfo(dtype).max, nodata))
+        same = values == dtype.type(nodata)
+    elif np.isnan(nodata):
+        same = np.isnan(values)
+    elif np.isinf(nodata):
+        same = (values == nodata) | (values == np.copysign(np.finfo(dtype).max, nodata))
+    else:
+        same = _close(values, nodata)
+    return same
+
+
+def _close(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
+    dtype = values.dtype
     coarse = np.float32 if abs(nodata) >= _NEVER_DATA else dtype
     margin = 2 * abs(nodata) * float(np.finfo(coarse).eps) * _ULPS
     with np.errstate(over="ignore"):
         low, high = dtype.type(nodata - margin), dtype.type(nodata + margin)
-    same = (values >= low) & (values <= high)
+    same: NDArray[np.bool_] = (values >= low) & (values <= high)
     if dtype == np.float64 and abs(nodata) < _NEVER_DATA:
         same |= values == np.float64(np.float32(nodata))  # stored by way of float32
     return same

@@ -57,7 +57,7 @@ def _check_projections() -> None:
 
 def _knows_projections() -> bool:
     try:
-        return CRS.from_epsg(_KNOWN_TO_ALL).to_epsg() == _KNOWN_TO_ALL
+        return bool(CRS.from_epsg(_KNOWN_TO_ALL).to_epsg() == _KNOWN_TO_ALL)
     except CRSError:
         return False
 

@@ -223,9 +223,9 @@ def fingerprint(job: Job) -> dict[str, Any]:
 
 def _input_state(source: Source) -> Mapping[str, Any]:
     # A remote raster has no size and time that GDAL would tell: its address and header must do.
-    dataset, told = source.dataset, source.described
+    told = source.described
     header = repr((
-        dataset.profile, told.domains, told.documents, told.bands, told.srs, source.names,
+        source.region_lr, source.dtype, told.domains, told.documents, told.bands, told.srs, source.names,
         [(point.row, point.col, point.x, point.y) for point in told.gcps],
     ))  # fmt: skip
     state: dict[str, Any] = {

@@ -26,7 +26,7 @@ from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.known import KnownRaster
 from slimdiffsr.geo.orientation import UPRIGHT, Turn, turn_of
 from slimdiffsr.geo.palette import Palette, palette_of
-from slimdiffsr.geo.sampling import SAMPLE_LR_PX, places_to_look, reads_whole
+from slimdiffsr.geo.sampling import SAMPLE_LR_PX, claims_too_much, places_to_look, reads_whole
 from slimdiffsr.geo.side_file import told_beside
 from slimdiffsr.geo.spec import AlphaRule
 from slimdiffsr.geo.values import DTYPES, hidden_nodata, looks_like_alpha
@@ -200,10 +200,9 @@ class Source:
 
     def _pixel_bytes(self, bands: int) -> int:
         """What has to be decoded for a pixel: where bands are interleaved, all of them."""
-        together = str(self.dataset.profile.get("interleave", "")).lower() != "band"
-        return np.dtype(self.dataset.dtypes[0]).itemsize * (
-            self.dataset.count if together else bands
-        )
+        apart = self.dataset.get_tag_item("INTERLEAVE", "IMAGE_STRUCTURE") == "BAND"
+        size: int = np.dtype(self.dataset.dtypes[0]).itemsize
+        return size * (bands if apart else self.dataset.count)
 
     def judge_nodata(self, bands: tuple[int, ...]) -> None:
         """Look for a nodata value that nobody declared, in the bands that the network sees."""
@@ -256,7 +255,7 @@ class Source:
 
 
 def _window(region: Region) -> Window:
-    return Window(region.col, region.row, region.width, region.height)  # type: ignore[no-untyped-call]
+    return Window(region.col, region.row, region.width, region.height)
 
 
 @contextmanager
@@ -331,6 +330,11 @@ def _check(path: str, dataset: Any) -> None:  # noqa: ANN401
         raise RasterError(f"{path} holds complex numbers: convert it, for example to amplitude")
     if dtype not in DTYPES:
         raise RasterError(f"{path} holds {dtype} values: convert it to one of {', '.join(DTYPES)}")
+    if claims_too_much(dataset):
+        raise RasterError(
+            f"{path} claims {dataset.width} x {dataset.height} pixels of {dataset.count} bands, and "
+            "its files are far too small for that: it is damaged"
+        )
 
 
 def _learn(source: Source) -> None:
@@ -345,6 +349,8 @@ def _learn(source: Source) -> None:
     source._flags = dataset.mask_flag_enums
     facts = [source.described.band(band) for band in range(1, dataset.count + 1)]
     source.names = tuple(BandName(one.description, one.colour) for one in facts)
+    if {"cyan", "magenta"} <= {one.colour for one in facts}:
+        raise RasterError(f"{source.path} holds inks (CMYK): convert it to red, green and blue")
     source.turn = turn_of(dataset, source.described.domains.get("", {}))
     source.notes += told_beside(source.known.path, dataset, source.described)
     if source.turn != UPRIGHT:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from slimdiffsr.geo.grid import Region
 
-__all__ = ["SAMPLE_LR_PX", "Look", "places_to_look", "reads_whole"]
+__all__ = ["SAMPLE_LR_PX", "Look", "claims_too_much", "places_to_look", "reads_whole"]
 
 SAMPLE_LR_PX = 1024  # side of a decimated read of the whole raster
 _WHOLE_BYTES = 64_000_000  # what may be read for that
 _PLACES = 64
 _PLACE_LR_PX = 128  # side of what is kept of a place
 _BUDGET_BYTES = 256_000_000  # to decode for all places together; never fewer than four
+_HOLD_THEIR_PIXELS = (
+    "BMP", "GIF", "GTiff", "HFA", "JP2OpenJPEG", "JPEG", "NITF", "PNG", "PNM", "WEBP",
+)  # fmt: skip
+_PACKED = 1e8  # no file packs so well, not even an empty one that has a list of its blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +74,15 @@ def places_to_look(area: Region, block: tuple[int, int], pixel_bytes: int) -> li
 def _middle(k: int, parts: int, whole: int) -> int:
     """The middle of the k-th of ``parts`` equal parts of ``whole`` things."""
     return (2 * k + 1) * whole // (2 * parts)
+
+
+def claims_too_much(dataset: Any) -> bool:  # noqa: ANN401  rasterio's DatasetReader
+    """Whether files on this machine are too small for what their header claims, however packed."""
+    if dataset.driver not in _HOLD_THEIR_PIXELS:
+        return False
+    try:
+        held = sum(os.path.getsize(name) for name in dataset.files)
+    except OSError:  # not on this machine
+        return False
+    pixels = dataset.width * dataset.height * dataset.count
+    return bool(held and pixels * np.dtype(dataset.dtypes[0]).itemsize > _PACKED * held)

@@ -102,7 +102,7 @@ def cast(values: NDArray[Any], dtype: np.dtype[Any], nodata: float | None) -> ND
     """Real values -> ``dtype``, rounded and saturated; no result equals ``nodata``."""
     if dtype.kind == "f":
         limit = np.finfo(dtype).max
-        floats = np.clip(values, -limit, limit).astype(dtype)
+        floats: NDArray[Any] = np.clip(values, -limit, limit).astype(dtype)
         if nodata is not None and np.isfinite(nodata):
             empty = dtype.type(nodata)
             floats[floats == empty] = np.nextafter(empty, dtype.type(0 if empty else 1))
