@@ -120,10 +120,12 @@ def _value_ranges(
         return tuple(ValueRange(*both) for both in ranges), known.range_reason
     if source.dtype.name == "uint8":
         return (ValueRange(0.0, 255.0),) * len(seen), "uint8 as it is"
-    sample = source.sample(seen)
+    sample, where = source.sample(seen), _looked_at(source)
     if not sample.valid.any():  # a large, nearly empty scene
-        sample = source.sample(seen, region_lr)
-    reason = "estimated" if sample.valid.any() else "nothing valid to estimate it from"
+        sample, where = source.sample(seen, region_lr), "the part asked for"
+    reason = (
+        f"estimated from {where}" if sample.valid.any() else "nothing valid to estimate it from"
+    )
     return (estimate_range(sample.values, sample.valid),) * len(seen), reason
 
 
@@ -182,10 +184,10 @@ def _assumptions(
     impossible = source.impossible_nodata(choice.seen[0])
     if impossible is not None:
         said.append(f"The declared nodata value {impossible:g} is no {source.dtype}: ignored.")
-    if range_reason == "estimated":
+    if range_reason.startswith("estimated"):
         said.append(
-            f"The network sees {values[0].low:g} to {values[0].high:g} as black to white, estimated "
-            f"from {_looked_at(source)}; values outside are kept."
+            f"The network sees {values[0].low:g} to {values[0].high:g} as black to white, "
+            f"{range_reason}; values outside are kept."
         )
     return tuple(said)
 

@@ -17,7 +17,7 @@ SAMPLE_LR_PX = 1024  # side of a decimated read of the whole raster
 _WHOLE_BYTES = 64_000_000  # what may be read for that
 _PLACES = 64
 _PLACE_LR_PX = 128  # side of what is kept of a place
-_BUDGET_BYTES = 256_000_000  # to decode for all places together; never fewer than four
+_BUDGET_BYTES = 256_000_000  # to decode for all places together; never fewer than eight
 _HOLD_THEIR_PIXELS = (
     "BMP", "GIF", "GTiff", "HFA", "JP2OpenJPEG", "JPEG", "NITF", "PNG", "PNM", "WEBP",
 )  # fmt: skip
@@ -51,7 +51,7 @@ def places_to_look(area: Region, block: tuple[int, int], pixel_bytes: int) -> li
         cols = min(area.width, cols * math.ceil(_PLACE_LR_PX / cols))
         rows = min(area.height, rows * math.ceil(_PLACE_LR_PX / rows))
     places = _BUDGET_BYTES // max(1, rows * cols * pixel_bytes)
-    places = max(4, min(_PLACES, places))
+    places = max(8, min(_PLACES, places))
     down, across = math.ceil(area.height / rows), math.ceil(area.width / cols)
     many_across = min(across, max(1, math.isqrt(places))) if across > 1 else 1
     many_down = min(down, max(1, places // many_across))
