@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slimdiffsr import geo
+from slimdiffsr import geo, sensors
 from slimdiffsr.errors import ConfigError, RasterError, ScaleError
 from slimdiffsr.files.students import BUNDLED, load_model
 from slimdiffsr.models.classical import Bicubic, Lanczos
@@ -170,15 +170,17 @@ class Upscaler:
 
     def upscale_scene(
         self,
-        src: str | PathLike[str],
+        src: str | PathLike[str] | geo.KnownRaster,
         dst: str | PathLike[str],
         options: geo.SceneOptions | None = None,
         *,
+        sensor: sensors.SensorOptions | None = None,
         colour: Colour = "low-frequency",
         on_progress: Callable[[geo.Progress], None] | None = None,
     ) -> geo.SceneReport:
         """Enlarge a raster of any size into a georeferenced one; see ``geo.upscale_scene``.
 
+        src: a raster, or a product that ``sensors`` knows. sensor: what made it, if it does not say.
         colour: 'low-frequency' gives the result the input's low frequencies, 'official' matches
         each tile's mean and spread as the released script does (for parity; makes tiles visible),
         'none' leaves the network's colours. Overrides ``options.colour``.
@@ -188,13 +190,20 @@ class Upscaler:
             options or geo.SceneOptions(),
             colour="low-frequency" if colour == "low-frequency" else "none",
         )
-        return geo.upscale_scene(src, dst, network, options, on_progress=on_progress)
+        known = sensors.known_raster(src, sensor, all_bands=options.all_bands)
+        return geo.upscale_scene(known, dst, network, options, on_progress=on_progress)
 
     def plan_scene(
-        self, src: str | PathLike[str], options: geo.SceneOptions | None = None
+        self,
+        src: str | PathLike[str] | geo.KnownRaster,
+        options: geo.SceneOptions | None = None,
+        *,
+        sensor: sensors.SensorOptions | None = None,
     ) -> geo.ScenePlan:
         """What ``upscale_scene`` would do, without doing it."""
-        return geo.plan_scene(src, self.spec, options)
+        options = options or geo.SceneOptions()
+        known = sensors.known_raster(src, sensor, all_bands=options.all_bands)
+        return geo.plan_scene(known, self.spec, options)
 
     def upscale(
         self,

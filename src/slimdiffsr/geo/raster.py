@@ -49,7 +49,7 @@ class Source:
 
     path: str  # as messages call it
     dataset: Any  # rasterio's DatasetReader
-    known: KnownRaster = KnownRaster(path="")
+    known: KnownRaster
     told_nodata: float | Literal["declared", "none"] = "declared"
     names: tuple[BandName, ...] = ()
     palette: NDArray[np.uint8] | None = None  # (entries, 3 or 4)
