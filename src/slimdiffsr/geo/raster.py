@@ -64,6 +64,13 @@ class Source:
         return Region(0, 0, self.dataset.width, self.dataset.height)
 
     @property
+    def files(self) -> tuple[str, tuple[str, ...]]:
+        """The file that was named, and those that GDAL reads besides; a VRT's text is none."""
+        listed = (*self.known.files, *self.dataset.files)
+        named = self.known.path if not self.known.files else self.known.files[0]
+        return named, tuple(name for name in listed if not name.startswith("<"))
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the values read."""
         return np.dtype(np.uint8 if self.palette is not None else self.dataset.dtypes[0])
