@@ -55,7 +55,8 @@ def seen_reflectance(
     meanings = [known.meanings[band - 1] for band in known.rgb]
     black = np.array([one.black for one in meanings])[:, None, None]
     white = np.array([one.white for one in meanings])[:, None, None]
-    return batch[0].astype(np.float64) * (white - black) + black
+    seen: NDArray[np.float64] = batch[0].astype(np.float64) * (white - black) + black
+    return seen
 
 
 def plain(path: Path, values: NDArray[Any], names: tuple[str, ...] = (), **profile: Any) -> Path:

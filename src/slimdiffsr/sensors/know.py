@@ -66,7 +66,7 @@ def know(product: Product, options: SensorOptions | None = None) -> KnownRaster:
         rgb_reason=f"red, green and blue of {sensor.name}",
         nodata=sensor.nodata,
         files=product.files,
-        special=sensor.special,
+        special=tuple(value for value in sensor.special if _can_hold(product.dtype, value)),
     )
     if sensor.numbers == "picture" or product.dtype == "uint8":
         said = f"Taken as {sensor.name} ({why}): 8 bits, shown as they are."
@@ -97,11 +97,20 @@ def _calibrated(
         f"Taken as {sensor.name} ({why}): reflectance is {_formula(found, known.rgb)} "
         f"({found.reason}), and the network sees {sensor.black:g} to {sensor.white:g} of it."
     )
+    if min(found.offsets) > 0:
+        known = replace(known, nodata=None)  # subtracted twice, zero is reflectance like any other
     remarks = tuple(words for words in (said, found.remark, *product.remarks) if words)
     return replace(
         known, meanings=meanings, remarks=remarks,
         range_reason=f"reflectance {sensor.black:g} to {sensor.white:g} of {sensor.name}",
     )  # fmt: skip
+
+
+def _can_hold(dtype: str, value: float) -> bool:
+    if dtype.startswith("float"):
+        return False  # such numbers were computed: what was special is no more
+    info = np.iinfo(dtype)
+    return bool(info.min <= value <= info.max)
 
 
 def _formula(found: Calibration, rgb: tuple[int, ...] | None) -> str:
@@ -118,8 +127,8 @@ def _look(known: KnownRaster) -> Callable[[], NDArray[Any]]:
     def look() -> NDArray[Any]:
         with open_source(known) as source:
             sample = source.sample(known.rgb or (1,))
-        values: NDArray[Any] = sample.values[sample.valid]
-        return values[np.isfinite(values)]
+        measured: NDArray[Any] = sample.values[sample.valid]
+        return measured
 
     return look
 

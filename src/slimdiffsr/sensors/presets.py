@@ -7,7 +7,7 @@ for every scene and date.
 
 from __future__ import annotations
 
-from slimdiffsr.sensors.tables import Sensor, SensorBand
+from slimdiffsr.sensors.tables import Role, Sensor, SensorBand
 
 __all__ = ["SENSORS"]
 
@@ -57,7 +57,16 @@ _MODIS = _bands(
     ("swir22", "b7 sur_refl_b7 sur_refl_b7_1 nadir_reflectance_b7", 500),
 )
 
-_EIGHT = ("coastal", "blue", "green05", "green", "yellow", "red", "rededge071", "nir")
+_EIGHT: tuple[Role, ...] = (
+    "coastal",
+    "blue",
+    "green05",
+    "green",
+    "yellow",
+    "red",
+    "rededge071",
+    "nir",
+)
 _AERIAL = _bands(("red", "red r", 1), ("green", "green g", 1), ("blue", "blue b", 1),
                  ("nir", "nir nir08 infrared n", 1))  # fmt: skip
 

@@ -12,7 +12,7 @@ from slimdiffsr.errors import ConfigError
 from slimdiffsr.settings.config import parse, read_toml
 from slimdiffsr.settings.recipe import STRICT, check
 
-__all__ = ["RGB", "VISIBLE", "Sensor", "SensorBand", "normal_name", "read_sensor"]
+__all__ = ["RGB", "VISIBLE", "Role", "Sensor", "SensorBand", "normal_name", "read_sensor"]
 
 RGB = ("red", "green", "blue")
 VISIBLE = (*RGB, "coastal", "yellow", "green05", "pan")
