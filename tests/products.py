@@ -208,3 +208,85 @@ def landsat(folder: Path, satellite: str = "LC09", metadata: str = "json") -> Pa
     if metadata:
         (root / f"{scene}_MTL.{metadata}").write_text(text[metadata])
     return root
+
+
+def stac_item(
+    folder: Path, kind: str, *, offset: float = 0.0, base: str = "", **properties: Any
+) -> Path:
+    """An item of the shape that a known catalogue gives it, and its files; returns the item.
+
+    offset: what the numbers really carry, truth = 1e-4 * stored + offset. base: of the addresses.
+    """
+    name, extra, shape = _CATALOGUES[kind]
+    folder.mkdir(parents=True, exist_ok=True)
+    assets: dict[str, Any] = {}
+    scale, really = (2.75e-5, -0.2) if kind == "landsat" else (1e-4, offset)
+    for seed, (role, band) in enumerate({"red": "B04", "green": "B03", "blue": "B02"}.items()):
+        values = stored(reflectance(1, SIDE, seed=seed), scale, really, "uint16")
+        key, described = shape(role, band)
+        plain(folder / f"{band}.tif", values, tiled=True, blockxsize=16, blockysize=16)
+        cog = "image/tiff; application=geotiff; profile=cloud-optimized"
+        assets[key] = {"href": f"{base}{band}.tif", "type": cog, "roles": ["data"], **described}
+        assets[f"{key}-jp2"] = {**assets[key], "href": f"{base}{band}.jp2", "type": "image/jp2"}
+    document = {
+        "type": "Feature", "stac_version": "1.0.0", "id": name, "collection": extra["collection"],
+        "geometry": None, "bbox": [10.2, 45.1, 10.21, 45.11], "assets": assets, "links": [],
+        "properties": {"datetime": "2023-08-01T10:15:59Z", **extra["properties"], **properties},
+    }  # fmt: skip
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def _raster(offset: float, scale: float = 1e-4) -> dict[str, Any]:
+    return {"nodata": 0, "data_type": "uint16", "scale": scale, "offset": offset}
+
+
+def _earth_search(role: str, band: str) -> tuple[str, dict[str, Any]]:
+    return role, {
+        "eo:bands": [{"name": role, "common_name": role}], "raster:bands": [_raster(-0.1)],
+    }  # fmt: skip
+
+
+def _planetary(role: str, band: str) -> tuple[str, dict[str, Any]]:
+    return band, {"eo:bands": [{"name": band, "common_name": role}], "gsd": 10.0}
+
+
+def _copernicus(role: str, band: str) -> tuple[str, dict[str, Any]]:
+    return f"{band}_10m", {
+        "bands": [{"name": band, "eo:common_name": role}], "raster:scale": 1e-4,
+        "raster:offset": -0.1, "nodata": 0, "gsd": 10,
+    }  # fmt: skip
+
+
+def _usgs(role: str, band: str) -> tuple[str, dict[str, Any]]:
+    number = {"red": 4, "green": 3, "blue": 2}[role]
+    return role, {
+        "eo:bands": [{"name": f"OLI_B{number}", "common_name": role}],
+        "raster:bands": [_raster(-0.2, 2.75e-5)],
+    }  # fmt: skip
+
+
+_CATALOGUES: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "earth-search": (
+        "S2B_33UXP_20250302_0_L2A", {"collection": "sentinel-2-l2a", "properties": {}},
+        _earth_search,
+    ),
+    "earth-search-c1": (
+        "S2B_T33UXP_20250302T095029_L2A", {"collection": "sentinel-2-c1-l2a", "properties": {}},
+        _earth_search,
+    ),
+    "planetary-computer": (
+        "S2B_MSIL2A_20260124T191559_R056_T10TET_20260124T211343",
+        {"collection": "sentinel-2-l2a", "properties": {}}, _planetary,
+    ),
+    "copernicus": (
+        "S2B_MSIL2A_20250302T095029_N0511_R079_T33UXP_20250302T104753",
+        {"collection": "sentinel-2-l2a", "properties": {"processing:version": "05.11"}},
+        _copernicus,
+    ),
+    "landsat": (
+        "LC09_L2SP_193029_20230801_20230803_02_T1_SR",
+        {"collection": "landsat-c2l2-sr", "properties": {"platform": "LANDSAT_9"}}, _usgs,
+    ),
+}  # fmt: skip

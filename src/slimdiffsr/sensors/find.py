@@ -6,11 +6,14 @@ import os
 from os import PathLike
 from pathlib import Path
 
+from slimdiffsr.errors import BandError, RasterError
 from slimdiffsr.geo.known import KnownRaster
+from slimdiffsr.sensors.catalogue import StacItem, looks_like_stac, read_items
 from slimdiffsr.sensors.know import SensorOptions, know
 from slimdiffsr.sensors.landsat import is_landsat, landsat_product
 from slimdiffsr.sensors.product import Product, plain_product
 from slimdiffsr.sensors.sentinel2 import find_metadata, sentinel2_product
+from slimdiffsr.sensors.stac import stac_product
 from slimdiffsr.sensors.store import Store, open_store
 
 __all__ = ["find_product", "known_raster", "product_store"]
@@ -30,17 +33,37 @@ def known_raster(
     """
     if isinstance(src, KnownRaster):
         return src
-    return know(find_product(os.fspath(src), all_bands), options)
+    options = options or SensorOptions()
+    return know(find_product(os.fspath(src), options, all_bands=all_bands), options)
 
 
-def find_product(src: str, all_bands: bool = False) -> Product:
-    """The product behind a path. Raises RasterError."""
+def find_product(
+    src: str, options: SensorOptions | None = None, *, all_bands: bool = False
+) -> Product:
+    """The product behind a path or an address. Raises RasterError or BandError."""
+    options = options or SensorOptions()
+    if looks_like_stac(src):
+        items = read_items(src)
+        if len(items) != 1:
+            raise RasterError(_many(src, items))
+        return stac_product(items[0], assets=options.assets, all_bands=all_bands, sign=options.sign)
+    if options.assets:
+        raise BandError(f"--assets are those of a STAC item, and {src} is none: give --bands")
     store = product_store(src)
     if store is None:
         return plain_product(src)
     if is_landsat(store):
         return landsat_product(store, all_bands)
     return sentinel2_product(store, all_bands)
+
+
+def _many(src: str, items: list[StacItem]) -> str:
+    if not items:
+        return f"{src} holds no items"
+    return (
+        f"{src} holds {len(items)} items, {items[0].id} among them, and one output is asked for: "
+        "give one item, or a folder as output"
+    )
 
 
 def product_store(src: str) -> Store | None:

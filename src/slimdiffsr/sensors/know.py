@@ -18,6 +18,7 @@ from slimdiffsr.sensors.calibration import Calibration, calibrate
 from slimdiffsr.sensors.presets import SENSORS
 from slimdiffsr.sensors.product import Product
 from slimdiffsr.sensors.recognise import agreed_rgb, recognise, rgb_of, roles_of
+from slimdiffsr.sensors.stac import Signing
 from slimdiffsr.sensors.tables import Sensor, read_sensor
 
 __all__ = ["SensorOptions", "find_sensor", "know"]
@@ -28,12 +29,15 @@ class SensorOptions:
     """What a user says of the sensor.
 
     sensor: "auto", a name of ``SENSORS``, or a TOML file. scale_factor, offset: reflectance =
-    scale_factor * stored + offset, instead of what metadata say.
+    scale_factor * stored + offset, instead of what metadata say. assets: of a catalogue's item, by
+    key or common name. sign: how its addresses become readable.
     """
 
     sensor: str = "auto"
     scale_factor: float | None = None
     offset: float | None = None
+    assets: tuple[str, ...] = ()
+    sign: Signing = "none"
 
 
 def find_sensor(name: str) -> Sensor:
