@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from rasterio.windows import Window
 from slimdiffsr.errors import RasterError
 from slimdiffsr.geo.bands import BandName
 from slimdiffsr.geo.grid import Region
-from slimdiffsr.geo.known import KnownRaster
+from slimdiffsr.geo.known import KnownRaster, as_known
 from slimdiffsr.geo.values import DTYPES, hidden_nodata, looks_like_alpha
 
 __all__ = ["GDAL_ERRORS", "Reading", "Source", "open_quietly", "open_source"]
@@ -192,7 +193,7 @@ class Source:
 
 @contextmanager
 def open_source(
-    known: KnownRaster, nodata: float | Literal["declared", "none"] = "declared"
+    src: str | PathLike[str] | KnownRaster, nodata: float | Literal["declared", "none"] = "declared"
 ) -> Iterator[Source]:
     """Open and check a raster.
 
@@ -201,6 +202,7 @@ def open_source(
     Raises RasterError when it is missing, not a raster, of a kind that cannot be upscaled, or when
     GDAL fails to read its header, now or later.
     """
+    known = as_known(src)
     path = known.called
     with open_quietly(known.path, called=path) as dataset:
         try:

@@ -11,8 +11,8 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from slimdiffsr.errors import RasterError
-from slimdiffsr.geo.output import VRT_TYPES
 from slimdiffsr.geo.raster import open_quietly
+from slimdiffsr.geo.vrt import VRT_TYPES
 from slimdiffsr.sensors.product import BandFacts
 
 __all__ = ["BandFile", "Composite", "compose"]
