@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from slimdiffsr.geo.bands import BandChoice, choose_bands
 from slimdiffsr.geo.colour import HALO_LR_PX
+from slimdiffsr.geo.formats import check_format
 from slimdiffsr.geo.georef import requested_region
-from slimdiffsr.geo.grid import Region, TileGrid, chunk_regions
+from slimdiffsr.geo.grid import Region, TileGrid, chunk_count, chunk_regions
 from slimdiffsr.geo.header import Header, describe_output
-from slimdiffsr.geo.output import check_creation_options, check_format
+from slimdiffsr.geo.inputs import Inputs
+from slimdiffsr.geo.output import Writing, settle_writing
 from slimdiffsr.geo.raster import Source
 from slimdiffsr.geo.spec import NetworkSpec, SceneOptions, ScenePlan, check_overlap
 from slimdiffsr.geo.values import ValueRange, check_range, estimate_range
@@ -22,6 +24,11 @@ from slimdiffsr.geo.values import ValueRange, check_range, estimate_range
 __all__ = ["Job", "decide", "fingerprint", "plan_of"]
 
 
+# Options that chunks do not depend on, or that the fingerprint holds as what became of them.
+_RESOLVED = frozenset({
+    "bands", "value_range", "all_bands", "bounds", "window", "chunk_hr_px", "overlap_hr_px",
+    "format", "creation_options", "overwrite",
+})  # fmt: skip
 _CHUNK_LIMIT_LR_PX = 1024  # at 2x, 4096 output pixels would need 2048 of input
 
 
@@ -38,6 +45,7 @@ class Job:
     region_lr: Region  # what is asked for
     grid: TileGrid  # over the whole scene
     header: Header
+    writing: Writing
     assumptions: tuple[str, ...]
 
     @property
@@ -55,9 +63,14 @@ class Job:
         """Side of a chunk: as asked for, but never more than the memory for its input allows."""
         return min(self.options.chunk_hr_px, _CHUNK_LIMIT_LR_PX * self.scale)
 
-    def chunks(self) -> list[Region]:
-        """The chunks on the output grid of the whole scene, row by row."""
-        return list(chunk_regions(self.region_lr.times(self.scale), self.chunk_hr_px))
+    def chunks(self) -> Iterator[Region]:
+        """The chunks on the output grid of the whole scene, row by row, one at a time."""
+        return chunk_regions(self.region_lr.times(self.scale), self.chunk_hr_px)
+
+    @property
+    def chunk_count(self) -> int:
+        """How many there are: of a large scene, too many to list."""
+        return chunk_count(self.region_lr.times(self.scale), self.chunk_hr_px)
 
     def area_lr(self, chunk_hr: Region) -> Region:
         """A chunk and its halo, inside the scene."""
@@ -93,7 +106,7 @@ def decide(source: Source, network: NetworkSpec, options: SceneOptions) -> Job:
         source, choice, region_lr.times(network.scale), network.scale, provenance
     )
     check_format(header, options.format)
-    check_creation_options(header, options.format, options.creation_options)
+    writing = settle_writing(header, options.format, options.creation_options)
     return Job(
         source=source,
         network=network,
@@ -104,7 +117,13 @@ def decide(source: Source, network: NetworkSpec, options: SceneOptions) -> Job:
         region_lr=region_lr,
         grid=grid,
         header=header,
-        assumptions=(*_assumptions(source, choice, values, range_reason), *header.notes, *cut),
+        writing=writing,
+        assumptions=(
+            *_assumptions(source, choice, values, range_reason),
+            *header.notes,
+            *cut,
+            *_losses(writing, header),
+        ),
     )
 
 
@@ -198,50 +217,52 @@ def _looked_at(source: Source) -> str:
     return f"{source.places_looked_at} blocks of the scene, which is large and has no overviews"
 
 
-def fingerprint(job: Job) -> dict[str, Any]:
+def _losses(writing: Writing, header: Header) -> tuple[str, ...]:
+    if not writing.nodata_as_mask:
+        return ()
+    return (
+        f"The compression changes values, so the output tells empty pixels by a mask instead of "
+        f"the value {header.nodata:g}.",
+    )
+
+
+def fingerprint(job: Job, inputs: Inputs) -> dict[str, Any]:
     """What finished chunks depend on, as JSON can hold it."""
-    network, options = job.network, job.options
+    model = {
+        f.name: getattr(job.network, f.name) for f in fields(NetworkSpec) if f.name != "arithmetic"
+    }
+    del model["overlap_hr_px"]  # told by the options
+    options = {name: value for name, value in asdict(job.options).items() if name not in _RESOLVED}
     return {
         "slimdiffsr": _package_version(),
-        "input": _input_state(job.source),
-        "model": {
-            key: getattr(network, key)
-            for key in ("model_id", "weights_sha256", "scale", "tile_hr_px", "batch")
-        },
+        "input": {"raster": _raster_name(job), "files": inputs.facts()},
+        "model": model,
+        "arithmetic": dict(job.network.arithmetic),
         "options": {
+            **options,
             "overlap_lr_px": job.grid.overlap_lr_px,
-            "grid_offset_lr_px": list(options.grid_offset_lr_px),
             "chunk_hr_px": job.chunk_hr_px,
-            "colour": options.colour,
-            "written": list(job.choice.written),
-            "seen": list(job.choice.seen),
+            "written": job.choice.written,
+            "seen": job.choice.seen,
             "value_ranges": [[one.low, one.high] for one in job.values],
-            "nodata": str(options.nodata),
-            "special": list(job.source.known.special),
+            "special": job.source.known.special,
             "region_lr": asdict(job.region_lr),
         },
     }
 
 
-def _input_state(source: Source) -> Mapping[str, Any]:
-    # A remote raster has no size and time that GDAL would tell: its address and header must do.
-    told = source.described
-    header = repr((
-        source.region_lr, source.dtype, told.domains, told.documents, told.bands, told.srs, source.names,
-        [(point.row, point.col, point.x, point.y) for point in told.gcps],
+def _raster_name(job: Job) -> str:
+    """Which raster of the files: a subdataset, a member of an archive, an address."""
+    path = job.source.path
+    if os.path.exists(path):
+        return os.path.abspath(path)
+    # A server may not tell the version of what it holds: then the header must do.
+    header = job.header
+    facts = repr((
+        header.dtype, header.bands, header.transform, header.crs and header.crs.wkt,
+        header.tags, [(point.row, point.col, point.x, point.y) for point in header.gcps],
     ))  # fmt: skip
-    state: dict[str, Any] = {
-        "path": source.path,
-        "header": hashlib.sha256((header + source.known.path).encode()).hexdigest(),
-    }
-    if os.path.exists(source.path):
-        stat = os.stat(source.path)
-        state |= {
-            "path": os.path.abspath(source.path),
-            "bytes": stat.st_size,
-            "modified_ns": stat.st_mtime_ns,
-        }
-    return state
+    return f"{path} {hashlib.sha256(facts.encode(errors='replace')).hexdigest()}"
 
 
 def plan_of(job: Job) -> ScenePlan:
@@ -268,8 +289,8 @@ def plan_of(job: Job) -> ScenePlan:
         tile_hr_px=job.network.tile_hr_px,
         overlap_hr_px=job.grid.overlap_lr_px * job.scale,
         chunk_hr_px=job.chunk_hr_px,
-        tiles=len(job.grid.touching(area_lr)),
-        chunks=len(job.chunks()),
+        tiles=job.grid.count_touching(area_lr),
+        chunks=job.chunk_count,
         output_bytes=job.header.bytes,
         assumptions=job.assumptions,
     )

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from slimdiffsr.geo.bands import BandName
 from slimdiffsr.geo.described import Description, describe
 from slimdiffsr.geo.emptiness import equals_nodata, stored_nodata
 from slimdiffsr.geo.grid import Region
-from slimdiffsr.geo.known import KnownRaster
+from slimdiffsr.geo.known import KnownRaster, as_known
 from slimdiffsr.geo.orientation import UPRIGHT, Turn, turn_of
 from slimdiffsr.geo.palette import Palette, palette_of
 from slimdiffsr.geo.sampling import SAMPLE_LR_PX, claims_too_much, places_to_look, reads_whole
@@ -76,6 +77,13 @@ class Source:
     def region_lr(self) -> Region:
         """The whole scene."""
         return Region(0, 0, *self.turn.size(self.dataset.width, self.dataset.height))
+
+    @property
+    def files(self) -> tuple[str, tuple[str, ...]]:
+        """The file that was named, and those that GDAL reads besides; a VRT's text is none."""
+        listed = (*self.known.files, *self.dataset.files)
+        named = self.known.path if not self.known.files else self.known.files[0]
+        return named, tuple(name for name in listed if not name.startswith("<"))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -260,7 +268,7 @@ def _window(region: Region) -> Window:
 
 @contextmanager
 def open_source(
-    known: KnownRaster,
+    src: str | PathLike[str] | KnownRaster,
     nodata: float | Literal["declared", "none"] = "declared",
     alpha: AlphaRule = "auto",
 ) -> Iterator[Source]:
@@ -272,6 +280,7 @@ def open_source(
     Raises RasterError when it is missing, not a raster, of a kind that cannot be upscaled, or when
     GDAL fails to read its header, now or later.
     """
+    known = as_known(src)
     path = known.called
     with open_quietly(known.path, called=path) as dataset:
         try:

@@ -1,30 +1,31 @@
 """One command's work: a raster of any size in, a georeferenced enlarged raster out.
 
-The unit of work is a chunk of the output. Reading the next chunk, running tiles, and writing the
-last chunk overlap; what a chunk holds depends on none of that, so a run that was killed and
-started again ends in the same bytes.
+The unit of work is a chunk of the output. What a chunk holds does not depend on which others are
+made beside it, by whom, or in which order, so a run that was killed and started again ends in the
+same bytes.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 
 from slimdiffsr.errors import InterruptedRunError, RasterError
-from slimdiffsr.geo.chunks import PartialFolder, open_partial_folder
+from slimdiffsr.geo.chunks import Stripe
 from slimdiffsr.geo.destination import assemble, check_destination, check_space, partial_path
 from slimdiffsr.geo.environment import gdal
-from slimdiffsr.geo.grid import Region, Tile
+from slimdiffsr.geo.grid import Region
+from slimdiffsr.geo.inputs import look_at
 from slimdiffsr.geo.job import Job, decide, fingerprint, plan_of
 from slimdiffsr.geo.known import KnownRaster, as_known
+from slimdiffsr.geo.order import in_order
+from slimdiffsr.geo.partial import PartialFolder, open_partial_folder
+from slimdiffsr.geo.pipeline import ChunkList, Pipeline, lattice_of
 from slimdiffsr.geo.raster import open_source
-from slimdiffsr.geo.shared import SharedTiles
+from slimdiffsr.geo.sidefiles import check_side_files
 from slimdiffsr.geo.spec import Network, NetworkSpec, Progress, SceneOptions, ScenePlan, SceneReport
-from slimdiffsr.geo.stripes import load, stripes
-from slimdiffsr.geo.tiles import TileRunner
 
 __all__ = ["plan_scene", "upscale_scene"]
 
@@ -42,7 +43,7 @@ def plan_scene(
     its first tile: RasterError, BandError, RangeError, TilingError, OutputError.
     """
     options = options or SceneOptions()
-    with gdal(), open_source(as_known(src), options.nodata, options.alpha) as source:
+    with gdal(), open_source(src, options.nodata, options.alpha) as source:
         return plan_of(decide(source, network, options))
 
 
@@ -67,10 +68,13 @@ def upscale_scene(
     started = time.monotonic()
     known, target = as_known(src), Path(dst)
     options = options or SceneOptions()
-    check_destination(known.called, target, options.overwrite)
+    check_destination(known.called, target, options)
     with gdal(), open_source(known, options.nodata, options.alpha) as source:
+        inputs = look_at(*source.files)
+        check_side_files(target, options.overwrite, [file.path for file in inputs.files])
         job = decide(source, network, options)
-        with open_partial_folder(partial_path(target), fingerprint(job)) as folder:
+        facts = fingerprint(job, inputs)
+        with open_partial_folder(partial_path(target), facts, inputs) as folder:
             try:
                 run = _ChunkRun(job, network, folder, on_progress)
                 warned = check_space(job, target, run.bytes_resumed)
@@ -90,8 +94,8 @@ def upscale_scene(
         src=known.called,
         dst=target,
         plan=plan_of(job),
-        tiles_run=run.runner.tiles_run,
-        tiles_skipped=len(run.runner.empty),
+        tiles_run=run.tiles_run,
+        tiles_skipped=run.tiles_skipped,
         chunks_run=len(run.todo),
         chunks_resumed=len(run.chunks) - len(run.todo),
         seconds=seconds,
@@ -103,7 +107,7 @@ def upscale_scene(
 
 
 def _interrupted(folder: PartialFolder) -> str:
-    done = folder.chunk_count()
+    done = folder.chunks.count()
     if done == 0:
         folder.remove()
         return "interrupted before the first chunk was finished; nothing was written"
@@ -113,7 +117,7 @@ def _interrupted(folder: PartialFolder) -> str:
 def _tidy(folder: PartialFolder, src: str, error: BaseException) -> None:
     # A damaged local file stays damaged, so its chunks are of no use; a remote one may recover.
     hopeless = isinstance(error, RasterError) and Path(src).exists()
-    if hopeless or folder.chunk_count() == 0:
+    if hopeless or folder.chunks.count() == 0:
         folder.remove()
 
 
@@ -124,72 +128,48 @@ class _ChunkRun:
         self, job: Job, network: Network, folder: PartialFolder, on_progress: OnProgress | None
     ) -> None:
         self.job, self.folder, self.on_progress = job, folder, on_progress
-        self.chunks = job.chunks()
-        self.todo = [c for c in self.chunks if not folder.is_finished(c, job.header)]
-        shared = SharedTiles(folder.scratch("tiles"))
-        self.runner = TileRunner(network, job.grid, len(job.choice.seen), shared)
+        self.chunks = list(job.chunks())
+        left = [c for c in self.chunks if not folder.chunks.is_done(c)]
+        self.todo = in_order(left, job.grid, job.scale, network.arrays.kept_bytes)
         self.px = job.header.region_hr.pixels
         self.px_resumed = self.px - sum(chunk.pixels for chunk in self.todo)
-        self.px_done = self.px_resumed
-        self.chunks_done = len(self.chunks) - len(self.todo)
+        feed = ChunkList(lattice_of(job), self.todo)
+        self.pipeline = Pipeline(job, network, feed, self._deliver, lambda: self.tell("tiles"))
 
     @property
     def bytes_resumed(self) -> int:
         """Size before compression of what is on the disk already."""
         return self.job.header.bytes * self.px_resumed // self.px
 
+    @property
+    def tiles_run(self) -> int:
+        """Tiles that went through the network."""
+        return self.pipeline.results.tiles_run
+
+    @property
+    def tiles_skipped(self) -> int:
+        """Tiles with nothing valid in them."""
+        return len(self.pipeline.results.empty)
+
     def work(self) -> None:
-        """Run all chunks that are left: read ahead by one, write behind by one."""
-        tiles = [self.job.grid.touching(self.job.area_lr(chunk)) for chunk in self.todo]
-        for chunk, some in zip(self.todo, tiles, strict=True):
-            self.runner.expect(self.job.area_lr(chunk), some)
+        """Run all chunks that are left."""
         self.tell("tiles")
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-            written: Future[None] | None = None
-            loading = [reader.submit(load, self.job, self._needed(some)) for some in tiles[:1]]
-            for k, chunk in enumerate(self.todo):
-                loaded = loading.pop().result()
-                coming = tiles[k + 1] if k + 1 < len(tiles) else []
-                if coming:
-                    loading.append(reader.submit(load, self.job, self._needed(coming)))
-                canvas = self.runner.blend(
-                    self.job.area_lr(chunk),
-                    tiles[k],
-                    coming,
-                    loaded.patch,
-                    self._teller(chunk, len(tiles[k])),
-                )
-                if written is not None:
-                    written.result()  # also: the canvas before this one is free again
-                written = writer.submit(
-                    self.folder.write_chunk,
-                    chunk,
-                    self.job.header,
-                    stripes(self.job, chunk, loaded, canvas),
-                )
-                del loaded, canvas
-                self.px_done += chunk.pixels
-                self.chunks_done += 1
-            if written is not None:
-                written.result()
+        self.pipeline.run()
 
-    def _needed(self, tiles: list[Tile]) -> Region:
-        region_lr = tiles[0].region_lr.joined(tiles[-1].region_lr)
-        return region_lr.clipped(self.job.source.region_lr)
+    def _deliver(self, chunk_hr: Region, stripes: Iterator[Stripe]) -> None:
+        self.folder.chunks.write(chunk_hr, self.job.header, stripes)
 
-    def _teller(self, chunk: Region, tiles: int) -> Callable[[int], None]:
-        return lambda done: self.tell("tiles", chunk.pixels * done // tiles)
-
-    def tell(self, stage: str, px_of_chunk: int = 0) -> None:
+    def tell(self, stage: str) -> None:
         """Report where the run stands."""
         if self.on_progress is None:
             return
+        px_done = self.px_resumed + self.pipeline.px_done + self.pipeline.px_under_way()
         self.on_progress(
             Progress(
                 stage=stage,  # type: ignore[arg-type]  # one of three literals, all in this file
-                chunks_done=self.chunks_done,
+                chunks_done=len(self.chunks) - len(self.todo) + self.pipeline.chunks_done,
                 chunks=len(self.chunks),
-                output_px_done=self.px_done + px_of_chunk,
+                output_px_done=px_done,
                 output_px=self.px,
                 output_px_resumed=self.px_resumed,
             )
