@@ -12,6 +12,7 @@ from slimdiffsr.cli.batch import run_all
 from slimdiffsr.cli.estimate import Estimate, estimate_run
 from slimdiffsr.cli.lines import library_lines
 from slimdiffsr.cli.options import (
+    AlphaOption,
     BandsOption,
     BoundsCrsOption,
     BoundsOption,
@@ -64,6 +65,7 @@ def upscale(
         bool, typer.Option("--all-bands", help="Also carry the other bands over.")
     ] = False,
     value_range: RangeOption = "auto",
+    alpha: AlphaOption = "auto",
     bounds: BoundsOption = None,
     bounds_crs: BoundsCrsOption = None,
     window: WindowOption = None,
@@ -101,6 +103,7 @@ def upscale(
     options = SceneOptions(
         bands=integers("--bands", bands),
         value_range=value_pair(value_range),
+        alpha=cast(Any, alpha),
         all_bands=all_bands,
         bounds=four("--bounds", bounds, float),
         bounds_crs=bounds_crs,
@@ -184,6 +187,7 @@ def info(
     precision: PrecisionOption = "auto",
     bands: BandsOption = None,
     value_range: RangeOption = "auto",
+    alpha: AlphaOption = "auto",
     bounds: BoundsOption = None,
     bounds_crs: BoundsCrsOption = None,
     window: WindowOption = None,
@@ -201,6 +205,7 @@ def info(
     options = SceneOptions(
         bands=integers("--bands", bands),
         value_range=value_pair(value_range),
+        alpha=cast(Any, alpha),
         bounds=four("--bounds", bounds, float),
         bounds_crs=bounds_crs,
         window=four("--window", window, int),

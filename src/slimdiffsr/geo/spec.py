@@ -15,6 +15,7 @@ from slimdiffsr.geo.arrays import NUMPY, Array, Arrays
 
 __all__ = [
     "BLOCK_HR_PX",
+    "AlphaRule",
     "ColourRule",
     "Network",
     "NetworkSpec",
@@ -38,6 +39,7 @@ clipped.
 
 OutputFormat = Literal["cog", "gtiff", "png"]
 ColourRule = Literal["low-frequency", "none"]
+AlphaRule = Literal["auto", "band", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,9 @@ class SceneOptions:
 
     bands: 1-based bands shown to the network as red, green and blue, or one band alone.
     value_range: the (low, high) of the source's units that the network sees as 0 and 1.
+    nodata: the value of empty pixels, instead of what the raster declares; "none": there is none.
+    alpha: whether a band tagged alpha is transparency ("band"; untagged, the last of two or four),
+    data ("none"), or what its values look like ("auto").
     bounds: (left, bottom, right, top) in the raster's CRS, or in ``bounds_crs``. window: (col_off, row_off, width,
     height) in input pixels. At most one of the two.
     chunk_hr_px: side of the unit of work, at most; 1024 input pixels are the other limit.
@@ -97,6 +102,8 @@ class SceneOptions:
     bands: tuple[int, ...] | None = None
     value_range: tuple[float, float] | Literal["auto"] = "auto"
     all_bands: bool = False
+    nodata: float | Literal["declared", "none"] = "declared"
+    alpha: AlphaRule = "auto"
     bounds: tuple[float, float, float, float] | None = None
     bounds_crs: str | None = None
     window: tuple[int, int, int, int] | None = None
@@ -115,6 +122,8 @@ class SceneOptions:
             raise TilingError("give either bounds or window, got both")
         if self.bounds_crs is not None and self.bounds is None:
             raise TilingError(f"bounds_crs {self.bounds_crs} needs bounds, got none")
+        if self.alpha not in ("auto", "band", "none"):
+            raise BandError(f"alpha must be auto, band or none, got {self.alpha!r}")
         if self.format not in ("cog", "gtiff", "png"):
             raise OutputError(f"format must be cog, gtiff or png, got {self.format!r}")
         if self.colour not in ("low-frequency", "none"):
@@ -156,7 +165,7 @@ class ScenePlan:
     rgb_output_bands: tuple[int, ...]  # the same bands by their numbers in the output
     output_bands: tuple[str, ...]  # names, in the order written
     band_reason: str
-    value_range: tuple[float, float]
+    value_range: tuple[float, float]  # of the first band that the network sees
     range_reason: str
     tile_hr_px: int
     overlap_hr_px: int
