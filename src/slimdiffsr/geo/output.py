@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,7 +166,7 @@ def _copy(src: str, dst: str, writing: Writing) -> None:
 
 
 def copy_to_format(
-    vrt: Path, dst: Path, header: Header, writing: Writing, chunks: Sequence[tuple[str, Region]]
+    vrt: Path, dst: Path, header: Header, writing: Writing, chunks: Iterable[tuple[str, Region]]
 ) -> None:
     """Copy the VRT into a new file, and hold what can be read of it against the chunks.
 
@@ -180,7 +180,7 @@ def copy_to_format(
 
 
 def _check_written(
-    vrt: Path, dst: Path, header: Header, writing: Writing, chunks: Sequence[tuple[str, Region]]
+    vrt: Path, dst: Path, header: Header, writing: Writing, chunks: Iterable[tuple[str, Region]]
 ) -> None:
     found = Fidelity()
     with open_quietly(str(dst)) as dataset:
