@@ -158,7 +158,7 @@ def _warnings() -> Iterator[list[str]]:
 
 
 def _copy(src: str, dst: str, writing: Writing) -> None:
-    # Else GDAL compresses the overviews twice, the first time at ZSTD's level 9.
+    # Else GDAL compresses the overviews twice, the first time at a high level.
     with rasterio.Env(COG_TMP_COMPRESSION="NONE"):  # type: ignore[no-untyped-call]
         rasterio.shutil.copy(
             src, dst, driver=DRIVERS[writing.format], strict=False, **writing.options
