@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from slimdiffsr.errors import DiskFullError, OutputError
+from slimdiffsr.geo.band_tags import must_travel
 from slimdiffsr.geo.chunks import ChunkStore
 from slimdiffsr.geo.failures import free_bytes, output_error
 from slimdiffsr.geo.formats import check_name
@@ -114,6 +115,7 @@ def assemble(job: Job, folder: PartialFolder, dst: Path) -> None:
         write_mosaic(
             folder.vrt_path, job.header, _sources(job, store), job.chunk_hr_px,
             nodata_as_mask=job.writing.nodata_as_mask,
+            tags_travel=must_travel(job.header, job.writing.options),
         )  # fmt: skip
         final = folder.scratch("final")
         copy_to_format(

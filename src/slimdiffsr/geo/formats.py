@@ -128,7 +128,7 @@ def _own_options(header: Header, fmt: OutputFormat) -> dict[str, str]:
     if fmt == "png":
         return {"WORLDFILE": "YES"} if header.transform is not None else {}
     options = {
-        "COPY_SRC_MDD": "YES",  # tags of all namespaces
+        "COPY_SRC_MDD": "YES" if header.has_namespaces else "AUTO",
         "COMPRESS": "DEFLATE",  # every tool opens it; ZSTD saves a few percent, not every one does
         "BIGTIFF": "YES" if header.bytes > _BIG_BYTES else "IF_SAFER",
         "NUM_THREADS": "ALL_CPUS",

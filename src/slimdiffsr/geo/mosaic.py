@@ -29,9 +29,11 @@ def write_mosaic(
     chunk_hr_px: int,
     *,
     nodata_as_mask: bool = False,
+    tags_travel: bool = False,
 ) -> None:
     """Write a VRT over chunks that come row by row, and others beside it where they are many.
 
+    nodata_as_mask, tags_travel: as in ``vrt_xml``.
     Raises OSError.
     """
     side_hr_px = SQUARE * chunk_hr_px
@@ -41,7 +43,8 @@ def write_mosaic(
     else:
         plain = replace(header, tags={}, domains={}, documents=(), gcps=(), gcps_crs=None)
         sources = list(_squares(vrt.parent, plain, chunks, side_hr_px))
-    vrt.write_text(vrt_xml(header, sources, nodata_as_mask=nodata_as_mask), encoding="utf-8")
+    text = vrt_xml(header, sources, nodata_as_mask=nodata_as_mask, tags_travel=tags_travel)
+    vrt.write_text(text, encoding="utf-8")
 
 
 def _squares(
