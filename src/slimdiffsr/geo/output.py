@@ -95,8 +95,8 @@ def _trial(header: Header, writing: Writing) -> Fidelity:
             vrt = vrt_xml(small, [(memory.name, where)], nodata_as_mask=writing.nodata_as_mask)
             with (
                 _warnings() as warned,
-                MemoryFile(vrt.encode(), filename=f"{name[8:]}.vrt") as over,
-            ):  # type: ignore[no-untyped-call]
+                MemoryFile(vrt.encode(), filename=f"{name[8:]}.vrt") as over,  # type: ignore[no-untyped-call]
+            ):
                 _copy(over.name, f"{name}.out", writing)
             try:
                 with open_quietly(f"{name}.out") as dataset, memory.open() as chunk:

@@ -21,7 +21,8 @@ from typing import Any
 
 from slimdiffsr.errors import PredictionError, SlimDiffSRError, WorkerError
 from slimdiffsr.geo.chunks import ChunkStore
-from slimdiffsr.geo.crew import Made, Reports, Watch, Work, gdal_settings, make_chunks
+from slimdiffsr.geo.crew import Made, Reports, Watch, Work, make_chunks
+from slimdiffsr.geo.environment import gdal
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.job import Job, decide, fingerprint
 from slimdiffsr.geo.order import in_order
@@ -358,7 +359,7 @@ def _make_share(
 ) -> None:
     made = Made()
     try:
-        with gdal_settings(), open_source(work.src) as source:
+        with gdal(), open_source(work.src, work.options.nodata, work.options.alpha) as source:
             job = decide(source, network, work.options)
             _check_job(job, work.store)
             feed = _RemoteFeed(side, number, order, job)
