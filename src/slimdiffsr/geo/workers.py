@@ -98,6 +98,11 @@ class Workers:
         """See ``Crew``; waits until a worker has loaded the network. Raises WorkerError."""
         return self._ready().spec  # type: ignore[return-value]  # such a one is ready
 
+    def process_ids(self) -> list[int]:
+        """Of the workers that are not lost."""
+        with self._changed:
+            return [worker.process.pid for worker in self._workers.values()]
+
     def make(self, job: Job, work: Work, watch: Watch) -> Made:
         """See ``Crew``. Raises WorkerError too, when all workers are lost."""
         ready = self._ready()
