@@ -56,7 +56,9 @@ def cut(chunks: list[Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "lost"), [(flip, 1), (swap, 2), (empty, 1), (cut, 1)], ids=lambda x: str(x)
+    ("damage", "lost"),
+    [(flip, 1), (swap, 2), (empty, 1), (cut, 1)],
+    ids=["flipped", "swapped", "empty", "cut"],
 )
 def test_a_chunk_that_is_not_as_it_was_written_is_made_again(
     scene: Path, damage: Callable[[list[Path]], None], lost: int
@@ -144,9 +146,9 @@ def test_several_processes_write_chunks_of_one_job_also_the_same(
     headers: list[Any] = []
     real = ChunkStore.write
 
-    def watched(store: ChunkStore, region: Region, header: Any, stripes: Any) -> None:
+    def watched(store: ChunkStore, region: Region, header: Any, *more: Any) -> None:
         headers.append(header)
-        real(store, region, header, stripes)
+        real(store, region, header, *more)
 
     monkeypatch.setattr(ChunkStore, "write", watched)
     path = write_raster(tmp_path / "in.tif", byte_picture(3, 20, 20))

@@ -23,6 +23,13 @@ ModelOption = Annotated[
 ]  # fmt: skip
 ScaleOption = Annotated[int | None, typer.Option("--scale", "-s", help="Enlargement: 4 or 8.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+DevicesOption = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; cuda:0,cuda:1 or all for several cards.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(help="Processes that share the cores, on a CPU; default: one.")
+]
+BatchOption = Annotated[int | None, typer.Option(help="Tiles at once; default: what suits best.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")]
 BandsOption = Annotated[str | None, typer.Option(help="Bands seen as red,green,blue: 3,2,1.")]
 RangeOption = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -14,9 +15,11 @@ from slimdiffsr.cli.lines import library_lines
 from slimdiffsr.cli.options import (
     AlphaOption,
     BandsOption,
+    BatchOption,
     BoundsCrsOption,
     BoundsOption,
     DeviceOption,
+    DevicesOption,
     JsonOption,
     ModelOption,
     PrecisionOption,
@@ -24,6 +27,7 @@ from slimdiffsr.cli.options import (
     ScaleOption,
     VerboseOption,
     WindowOption,
+    WorkersOption,
     creation_options,
     four,
     integers,
@@ -37,6 +41,7 @@ from slimdiffsr.cli.show import (
     plain,
     report,
     scene_progress,
+    scenes_progress,
     size,
     tell,
     tell_plan,
@@ -45,7 +50,7 @@ from slimdiffsr.cli.work import Work, WorkList, check_there, plan_work
 from slimdiffsr.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    from slimdiffsr.geo import SceneOptions, ScenePlan, SceneReport
+    from slimdiffsr.geo import Progress, SceneOptions, ScenePlan, SceneReport, Workers
     from slimdiffsr.upscale import Upscaler
 
 __all__ = ["demo", "info", "upscale"]
@@ -58,8 +63,10 @@ def upscale(
     ],
     model: ModelOption = "tiny-x4",
     scale: ScaleOption = None,
-    device: DeviceOption = "auto",
+    device: DevicesOption = "auto",
     precision: PrecisionOption = "auto",
+    workers: WorkersOption = None,
+    batch: BatchOption = None,
     bands: BandsOption = None,
     all_bands: Annotated[
         bool, typer.Option("--all-bands", help="Also carry the other bands over.")
@@ -97,8 +104,8 @@ def upscale(
     """
     if len(paths) == 2:
         check_there(paths[:1])
+    from slimdiffsr.crews import ModelPlan, open_workers_of
     from slimdiffsr.geo import SceneOptions
-    from slimdiffsr.upscale import Upscaler
 
     options = SceneOptions(
         bands=integers("--bands", bands),
@@ -114,13 +121,20 @@ def upscale(
         creation_options=creation_options(co or []),
         overwrite=overwrite,
     )
-    upscaler = Upscaler.from_pretrained(model, scale=scale, device=device, precision=precision)
+    plan = ModelPlan(model, scale, device, precision, batch=batch, colour=cast(Any, colour))
+    upscaler = plan.upscaler_here(workers)
     found = plan_work(paths, upscaler.scale, png=options.format == "png", recursive=recursive)
     if before_after is not None:
         _check_picture(before_after, found, overwrite)
-    run = _Run(upscaler, options, colour, found.many, before_after, quiet, verbose)
-    with library_lines(verbose):
-        status = run_all(found, run, as_json)
+    with (
+        library_lines(verbose),
+        open_workers_of(plan, workers) as crew,
+        scenes_progress(len(found.works), quiet or crew is None or not found.many) as together,
+    ):
+        run = _Run(
+            upscaler, crew, options, colour, found.many, before_after, quiet, verbose, together
+        )
+        status = run_all(found, run, as_json, crew)
     if status:
         raise typer.Exit(status)
 
@@ -130,22 +144,25 @@ class _Run:
     """What ``upscale`` does with one raster."""
 
     upscaler: Upscaler
+    crew: Workers | None
     options: SceneOptions
     colour: str
     many: bool
     before_after: Path | None
     quiet: bool
     verbose: bool
+    together: Callable[[str], Callable[[Progress], None]] | None  # one bar for all
 
     def __call__(self, work: Work, place: str) -> dict[str, Any]:
         if self.many and work.target.exists() and not self.options.overwrite:
             # Not a failure: an interrupted command with many inputs, given again, goes on.
             note(f"{place}kept: {work.target} exists already; give --overwrite to replace it")
             return {"src": work.source, "dst": str(work.target), "kept": True}
-        with scene_progress(work.source, self.quiet, place) as show:
+        together = self.together and self.together(work.source)
+        with scene_progress(work.source, self.quiet or together is not None, place) as show:
             report = self.upscaler.upscale_scene(
                 work.source, work.target, self.options, colour=cast(Any, self.colour),
-                on_plan=lambda plan: self._tell_plan(plan, place), on_progress=show,
+                on_plan=lambda plan: self._tell_plan(plan, place), on_progress=together or show, crew=self.crew,
             )  # fmt: skip
         if not self.quiet:
             tell(report, place)

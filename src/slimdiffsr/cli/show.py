@@ -39,6 +39,7 @@ __all__ = [
     "print_json",
     "report",
     "scene_progress",
+    "scenes_progress",
     "sentence",
     "size",
     "tell",
@@ -197,6 +198,36 @@ def scene_progress(
             )  # fmt: skip
 
         yield show
+
+
+@contextmanager
+def scenes_progress(
+    scenes: int, quiet: bool
+) -> Iterator[Callable[[str], Callable[[geo.Progress], None]] | None]:
+    """One progress bar for scenes that are worked on at the same time; on a terminal only.
+
+    Called with a scene's name it gives what is to be told of that scene's progress.
+    """
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield None
+        return
+    done: dict[str, float] = {}
+    columns = (
+        SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
+        TaskProgressColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(f"{scenes} scenes", total=scenes)
+
+        def of_scene(name: str) -> Callable[[geo.Progress], None]:
+            def show(progress: geo.Progress) -> None:
+                done[name] = progress.output_px_done / progress.output_px
+                bar.update(task, completed=sum(done.values()))
+
+            return show
+
+        yield of_scene
 
 
 def _speed(progress: geo.Progress, elapsed_s: float) -> str:

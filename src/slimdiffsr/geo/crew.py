@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from slimdiffsr.geo.blocks import chunk_factors
 from slimdiffsr.geo.chunks import ChunkStore, Stripe
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.job import Job
@@ -91,8 +92,10 @@ def make_chunks(
 ) -> None:
     """Make the chunks of a feed and put them into the store; ``made`` is kept up to date."""
 
+    factors = chunk_factors(job.header, job.chunk_hr_px)
+
     def deliver(chunk_hr: Region, stripes: Iterator[Stripe]) -> None:
-        store.write(chunk_hr, job.header, stripes)
+        store.write(chunk_hr, job.header, stripes, factors)
         reports.chunk(chunk_hr)
 
     def tell() -> None:

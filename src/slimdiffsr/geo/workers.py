@@ -89,6 +89,7 @@ class Workers:
         self._told = 0  # how many of these
         self._next_scene = 0
         self._workers = {k: _start(k, plan) for k, plan in enumerate(plans)}
+        self._size = len(plans)
         self._closing = False
         self._server = threading.Thread(target=self._serve, daemon=True)
         self._server.start()
@@ -97,6 +98,11 @@ class Workers:
     def spec(self) -> NetworkSpec:
         """See ``Crew``; waits until a worker has loaded the network. Raises WorkerError."""
         return self._ready().spec  # type: ignore[return-value]  # such a one is ready
+
+    @property
+    def size(self) -> int:
+        """Workers that were started, lost ones included."""
+        return self._size
 
     def process_ids(self) -> list[int]:
         """Of the workers that are not lost."""
