@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -46,6 +47,7 @@ from slimdiffsr.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from slimdiffsr.geo import SceneOptions, ScenePlan, SceneReport
+    from slimdiffsr.geo.probe import Probe
     from slimdiffsr.upscale import Upscaler
 
 __all__ = ["demo", "info", "upscale"]
@@ -98,6 +100,7 @@ def upscale(
     if len(paths) == 2:
         check_there(paths[:1])
     from slimdiffsr.geo import SceneOptions
+    from slimdiffsr.geo.probe import Probe
     from slimdiffsr.upscale import Upscaler
 
     options = SceneOptions(
@@ -118,8 +121,8 @@ def upscale(
     found = plan_work(paths, upscaler.scale, png=options.format == "png", recursive=recursive)
     if before_after is not None:
         _check_picture(before_after, found, overwrite)
-    run = _Run(upscaler, options, colour, found.many, before_after, quiet, verbose)
-    with library_lines(verbose):
+    with library_lines(verbose), Probe() if found.many else nullcontext() as probe:
+        run = _Run(upscaler, options, colour, probe, before_after, quiet, verbose)
         status = run_all(found, run, as_json)
     if status:
         raise typer.Exit(status)
@@ -132,16 +135,18 @@ class _Run:
     upscaler: Upscaler
     options: SceneOptions
     colour: str
-    many: bool
+    probe: Probe | None  # of many inputs one may make GDAL crash
     before_after: Path | None
     quiet: bool
     verbose: bool
 
     def __call__(self, work: Work, place: str) -> dict[str, Any]:
-        if self.many and work.target.exists() and not self.options.overwrite:
+        if self.probe and work.target.exists() and not self.options.overwrite:
             # Not a failure: an interrupted command with many inputs, given again, goes on.
             note(f"{place}kept: {work.target} exists already; give --overwrite to replace it")
             return {"src": work.source, "dst": str(work.target), "kept": True}
+        if self.probe:
+            self.probe.look(work.source)
         with scene_progress(work.source, self.quiet, place) as show:
             report = self.upscaler.upscale_scene(
                 work.source, work.target, self.options, colour=cast(Any, self.colour),
