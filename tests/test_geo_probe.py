@@ -21,6 +21,11 @@ def stop(probe: Probe) -> int:
     return probe._process.pid
 
 
+def crash(process: int) -> None:
+    os.kill(process, signal.SIGSEGV)
+    os.kill(process, signal.SIGCONT)
+
+
 def test_a_look_tells_crashes_and_delays_from_errors(tmp_path: Path) -> None:
     path = str(write_raster(tmp_path / "in.tif", byte_picture(3, 20, 24)))
     text = tmp_path / "text.tif"
@@ -30,9 +35,7 @@ def test_a_look_tells_crashes_and_delays_from_errors(tmp_path: Path) -> None:
         probe.look(str(text))  # its error is for who reads it
         probe.look(str(tmp_path / "none.tif"))
         first = stop(probe)
-        threading.Timer(
-            0.2, lambda: [os.kill(first, s) for s in (signal.SIGSEGV, signal.SIGCONT)]
-        ).start()
+        threading.Timer(0.2, crash, (first,)).start()
         with pytest.raises(RasterError, match=r"in\.tif makes GDAL crash \(SIGSEGV\)"):
             probe.look(path)
         probe.look(path)
