@@ -141,9 +141,9 @@ def _png(levels: NDArray[np.uint8]) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with MemoryFile() as memory:  # type: ignore[no-untyped-call]
-            with memory.open(  # type: ignore[no-untyped-call]
+            with memory.open(
                 driver="PNG", width=width, height=height, count=1, dtype="uint8"
             ) as dataset:
                 dataset.write(levels, 1)
-            data = memory.read()  # type: ignore[no-untyped-call]
+            data = memory.read()
     return f"data:image/png;base64,{base64.b64encode(data).decode()}"

@@ -105,7 +105,8 @@ def _between(source: Source, result: Source) -> Affine:
     if Affine.identity() in (lr.transform, hr.transform):
         # One of them lies nowhere: then the result is taken for the whole input.
         return Affine.scale(hr.width / lr.width, hr.height / lr.height)
-    return ~hr.transform @ lr.transform
+    between: Affine = ~hr.transform @ lr.transform
+    return between
 
 
 def _covered(transform: Affine, scene_lr: Region, height_hr: int, width_hr: int) -> Region:
