@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 from slimdiffsr.errors import DiskFullError, OutputError
+from slimdiffsr.geo.band_tags import must_travel
 from slimdiffsr.geo.blocks import are_joined
+from slimdiffsr.geo.chunks import ChunkStore, sync
 from slimdiffsr.geo.failures import WRITE_ERRORS, free_bytes, output_error
 from slimdiffsr.geo.formats import check_name
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.inputs import Inputs
 from slimdiffsr.geo.job import Job
 from slimdiffsr.geo.joining import join_chunks
+from slimdiffsr.geo.mosaic import write_mosaic
 from slimdiffsr.geo.output import check_opens, copy_to_format
 from slimdiffsr.geo.partial import PartialFolder
 from slimdiffsr.geo.sidefiles import check_side_files, stale_side_files
 from slimdiffsr.geo.spec import SceneOptions
-from slimdiffsr.geo.vrt import vrt_xml
 
 __all__ = ["assemble", "check_destination", "check_space", "partial_path"]
 
@@ -103,39 +105,44 @@ def check_space(job: Job, dst: Path, bytes_done: int) -> str:
     return ""
 
 
-def assemble(job: Job, folder: PartialFolder, chunks_hr: Iterable[Region], dst: Path) -> None:
+def assemble(job: Job, folder: PartialFolder, dst: Path) -> None:
     """Make the output from the finished chunks; it appears whole, or not at all.
 
-    Raises DiskFullError or OutputError.
+    Raises DiskFullError or OutputError, and RasterError when the input has changed.
     """
-    sources = []
+    store = folder.chunks
     try:
-        for chunk_hr in chunks_hr:
-            path = folder.chunks.chunk_path(chunk_hr)
-            path.stat()
-            sources.append((path.name, chunk_hr))
-        text = vrt_xml(job.header, sources, nodata_as_mask=job.writing.nodata_as_mask)
-        folder.vrt_path.write_text(text, encoding="utf-8")
+        for chunk_hr in job.chunks():
+            store.chunk_path(chunk_hr).stat()
         final = folder.scratch("final")
-        _write(job, folder, sources, final / dst.name)
-        folder.chunks.inputs.check_unchanged(thoroughly=True)
-        _move(final, dst, job.options.overwrite, folder.chunks.inputs)
+        _write(job, folder, final / dst.name)
+        store.inputs.check_unchanged(thoroughly=True)
+        _move(final, dst, job.options.overwrite, store.inputs)
     except OSError as error:
         raise output_error(dst, error) from None
 
 
-def _write(job: Job, folder: PartialFolder, sources: list[tuple[str, Region]], dst: Path) -> None:
-    writing = job.writing
+def _sources(job: Job, store: ChunkStore) -> Iterator[tuple[str, Region]]:
+    return ((store.chunk_path(chunk_hr).name, chunk_hr) for chunk_hr in job.chunks())
+
+
+def _write(job: Job, folder: PartialFolder, dst: Path) -> None:
+    writing, store = job.writing, folder.chunks
     plain = writing.format in ("cog", "gtiff") and not writing.asked
     if plain and not writing.nodata_as_mask and are_joined(job.header):
-        paths = [(folder.vrt_path.with_name(name), region) for name, region in sources]
+        paths = [(store.chunk_path(chunk_hr), chunk_hr) for chunk_hr in job.chunks()]
         try:
             if join_chunks(job.header, writing.options, writing.format, paths, dst):
                 check_opens(dst)
                 return
         except (*WRITE_ERRORS, ValueError) as error:
             raise output_error(dst, error) from None
-    copy_to_format(folder.vrt_path, dst, job.header, writing, sources)
+    write_mosaic(
+        folder.vrt_path, job.header, _sources(job, store), job.chunk_hr_px,
+        nodata_as_mask=writing.nodata_as_mask,
+        tags_travel=must_travel(job.header, writing.options),
+    )  # fmt: skip
+    copy_to_format(folder.vrt_path, dst, job.header, writing, _sources(job, store))
 
 
 def _move(final: Path, dst: Path, overwrite: bool, inputs: Inputs) -> None:
@@ -149,6 +156,9 @@ def _move(final: Path, dst: Path, overwrite: bool, inputs: Inputs) -> None:
             )
         for stale in stale_side_files(dst, of_input):
             stale.unlink()
+    for path in final.iterdir():
+        sync(path)  # the chunks are deleted next
     # Side files (world file, .aux.xml, .msk) first: the output itself says that all is done.
     for path in sorted(final.iterdir(), key=lambda path: path.name == dst.name):
         path.replace(dst.with_name(path.name))
+    sync(dst.absolute().parent)

@@ -85,7 +85,7 @@ def upscale_scene(
                     on_plan(plan)
                 run.work(crew, known)
                 run.tell("assembling")
-                assemble(job, folder, run.chunks, target)
+                assemble(job, folder, target)
                 gone = folder.remove()
                 run.tell("done")
             except KeyboardInterrupt:
