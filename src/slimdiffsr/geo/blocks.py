@@ -56,7 +56,7 @@ def chunk_factors(header: Header, chunk_hr_px: int) -> list[int]:
     return factors
 
 
-def build_overviews(path: Path, header: Header, factors: Sequence[int]) -> None:
+def build_overviews(path: Path | str, header: Header, factors: Sequence[int]) -> None:
     """Add overviews to a file, their blocks as its own; averages leave out empty pixels."""
     if not factors:
         return
