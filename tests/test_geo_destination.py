@@ -144,7 +144,7 @@ def test_names_that_no_file_can_have(
 
 def test_a_name_as_long_as_it_may_be(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "in.tif", byte_picture(3, 20, 20), mask=np.ones((20, 20), "u1"))
-    name = "x" * 238 + ".tif"
+    name = "x" * 228 + ".tif"
     upscale_scene(path, tmp_path / name, nearest())
     assert (tmp_path / name).exists()
 

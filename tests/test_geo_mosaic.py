@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from rasters import byte_picture, nearest, read, repeat, write_raster
 
 from slimdiffsr.geo import SceneOptions, plan_scene, upscale_scene
@@ -49,7 +50,7 @@ def test_a_plan_of_a_huge_scene_takes_neither_time_nor_memory(tmp_path: Path) ->
     with rasterio.open(
         path, "w", driver="GTiff", width=side, height=side, count=3, dtype="uint8", nodata=0,
         tiled=True, blockxsize=4096, blockysize=4096, sparse_ok=True, bigtiff="YES",
-        crs="EPSG:32633", transform=rasterio.Affine(1, 0, 500_000, 0, -1, 9_000_000),
+        crs="EPSG:32633", transform=Affine(1, 0, 500_000, 0, -1, 9_000_000),
     ):  # fmt: skip
         pass
     started = time.process_time()

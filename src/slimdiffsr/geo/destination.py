@@ -26,7 +26,7 @@ __all__ = ["assemble", "check_destination", "check_space", "partial_path"]
 
 # Only empty blocks take no room among the chunks; few scenes are emptier than this.
 _HOPELESS = 0.1
-_LONGEST_NAME = 255 - len(".msk.ovr.tmp")  # GDAL's longest ending, in bytes
+_LONGEST_NAME = 255 - len(".sample.tif.msk.ovr.tmp")  # the longest ending, in bytes
 
 
 def partial_path(dst: Path) -> Path:
