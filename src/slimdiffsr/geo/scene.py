@@ -102,7 +102,9 @@ def upscale_scene(
         mpx_per_s=(run.px - run.px_resumed) / 1e6 / max(seconds, 1e-9),
         output_file_bytes=target.stat().st_size,
         assumptions=job.assumptions,
-        warnings=tuple(words for words in (folder.restarted, warned, left) if words),
+        warnings=tuple(
+            words for words in (folder.restarted, warned, left, *network.remarks()) if words
+        ),
     )
 
 

@@ -71,6 +71,8 @@ class Runtimes:
                 "int8 needs a calibrated file: make one with 'slimdiffsr export --int8' and give "
                 "it as the model"
             )
+        if isinstance(model, nn.Module):
+            model.eval().requires_grad_(False)
         self.model, self.device, self.precision = model, device, precision
         self.name = name if isinstance(model, nn.Module) else _of_file(model, name)
         self.cache = cache or Cache()
