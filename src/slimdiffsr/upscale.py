@@ -24,7 +24,7 @@ from slimdiffsr.files.students import BUNDLED, load_model
 from slimdiffsr.models.classical import Bicubic, Lanczos
 from slimdiffsr.models.student import enlarge_bicubic
 from slimdiffsr.runtime.choose import Runtimes
-from slimdiffsr.runtime.devices import pick_device, pick_precision
+from slimdiffsr.runtime.devices import describe_device, pick_device, pick_precision
 from slimdiffsr.runtime.exported import SUFFIXES, read_about
 from slimdiffsr.runtime.pipeline import TileNetwork, arrays_for
 
@@ -180,6 +180,11 @@ class Upscaler:
             colour="low-frequency" if colour == "low-frequency" else "none",
         )
         return geo.upscale_scene(src, dst, network, options, on_progress=on_progress)
+
+    def describe(self, tiles: int) -> str:
+        """How a scene of so many tiles would be run, in words."""
+        words = f"{self.runtimes.pick(tiles)}, {self.precision} on {describe_device(self.device)}"
+        return words + self.runtimes.advice(tiles)
 
     def plan_scene(
         self, src: str | PathLike[str], options: geo.SceneOptions | None = None

@@ -18,6 +18,7 @@ from slimdiffsr.cli.options import (
     ModelOption,
     PrecisionOption,
     RangeOption,
+    RuntimeOption,
     ScaleOption,
     WindowOption,
     creation_options,
@@ -50,6 +51,7 @@ def upscale(
     scale: ScaleOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    runtime: RuntimeOption = "auto",
     bands: BandsOption = None,
     all_bands: Annotated[
         bool, typer.Option("--all-bands", help="Also carry the other bands over.")
@@ -91,7 +93,9 @@ def upscale(
         creation_options=creation_options(co or []),
         overwrite=overwrite,
     )
-    upscaler = Upscaler.from_pretrained(model, scale=scale, device=device, precision=precision)
+    upscaler = Upscaler.from_pretrained(
+        model, scale=scale, device=device, precision=precision, runtime=runtime
+    )
     jobs = _jobs(paths, upscaler.scale, options.format)
 
     def run(job: _Job) -> dict[str, Any]:
@@ -118,6 +122,9 @@ def info(
     value_range: RangeOption = "auto",
     bounds: BoundsOption = None,
     window: WindowOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Say what would be done with a raster, or what a model is."""
@@ -132,8 +139,11 @@ def info(
         bounds=four("--bounds", bounds, float),
         window=four("--window", window, int),
     )
-    upscaler = Upscaler.from_pretrained(model, scale=scale, device="cpu")
-    return report(plain(upscaler.plan_scene(path, options)), as_json)
+    upscaler = Upscaler.from_pretrained(
+        model, scale=scale, device=device, precision=precision, runtime=runtime
+    )
+    plan = upscaler.plan_scene(path, options)
+    return report(plain(plan) | {"runtime": upscaler.describe(plan.tiles)}, as_json)
 
 
 def demo(
@@ -229,7 +239,7 @@ def _looks_like_model(path: str) -> bool:
     """Weights, or a name that is neither a file nor has a suffix, as 'org/name' on the hub."""
     place = Path(path)
     absent = not place.exists() and not place.suffix and ":" not in path and path[:1] != "/"
-    return path.endswith(".safetensors") or place.is_dir() or absent
+    return path.endswith((".safetensors", ".onnx", ".xml")) or place.is_dir() or absent
 
 
 def _rasters(source: str) -> list[str]:
@@ -247,4 +257,7 @@ def _model_facts(source: str, scale: int | None) -> dict[str, Any]:
     from slimdiffsr.upscale import Upscaler
 
     upscaler = Upscaler.from_pretrained(source, scale=scale, device="cpu")
-    return {**plain(upscaler.spec), "parameters": count_parameters(upscaler.model)}
+    facts = {k: v for k, v in plain(upscaler.spec).items() if k not in ("batch", "arithmetic")}
+    if isinstance(upscaler.model, Path):
+        return facts
+    return {**facts, "parameters": count_parameters(upscaler.model)}

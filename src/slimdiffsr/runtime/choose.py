@@ -85,12 +85,30 @@ class Runtimes:
     @property
     def depends_on_size(self) -> bool:
         """Whether the choice hangs on the scene's number of tiles."""
-        names = {pick_runtime(self.name, self.device, tiles) for tiles in (1, 1 << 62)}
-        return len(names) > 1
+        return len({self.pick(tiles) for tiles in (1, 1 << 62)}) > 1
+
+    def pick(self, tiles: int) -> RuntimeName:
+        """The runtime for a scene of so many tiles."""
+        return pick_runtime(self.name, self.device, tiles)
+
+    def advice(self, tiles: int) -> str:
+        """Why 'auto' chooses as it does, or what would be faster; nothing for one asked for."""
+        if self.name != "auto":
+            return ""
+        name = self.pick(tiles)
+        if self.device.type == "cuda":
+            least = COMPILING_PAYS_FROM_TILES
+            return f" (auto: compiled from {least} tiles on, here {tiles})"
+        if self.device.type != "cpu":
+            return ""
+        if name == "torch" and find_spec("openvino") is None:
+            return " (auto: pip install 'slimdiffsr[openvino]' is faster)"
+        least = CONVERTING_PAYS_FROM_TILES
+        return f" (auto: openvino from {least} tiles on, here {tiles})"
 
     def for_tiles(self, tiles: int = 1) -> Runtime:
         """The runtime for a scene of so many tiles. Raises ConfigError, WeightsError."""
-        name = pick_runtime(self.name, self.device, tiles)
+        name = self.pick(tiles)
         if name not in self._made:
             self._made[name] = self._make(name)
         return self._made[name]
