@@ -66,19 +66,23 @@ class Upscaler:
         device: str = "auto",
         precision: str = "auto",
         runtime: str = "auto",
+        batch: int | None = None,
     ) -> None:
         """model: RGB (b, 3, h, w) in [-1, 1] -> (b, 3, scale*h, scale*w); spec: how to tile it.
 
         ``model`` may be a file that ``export`` wrote. ``multiple_lr_px``: what sides of its input
-        must be multiples of. ``runtime``: how it is run, see ``runtime.choose``. Raises ConfigError
-        for a device, precision or runtime that is not there.
+        must be multiples of. ``runtime``: how it is run, see ``runtime.choose``. ``batch``: tiles
+        at once, by default what serves the runtime best. Raises ConfigError for a device, precision
+        or runtime that is not there, or no batch.
         """
+        if batch is not None and batch < 1:
+            raise ConfigError(f"batch must be at least 1 tile, got {batch}")
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         self.multiple_lr_px = multiple_lr_px
         self.model = model
         self.runtimes = Runtimes(model, self.device, self.precision, runtime)
-        self.spec = spec
+        self.spec, self.batch = spec, batch
         if self.device.type == "cpu":
             _keep_freed_memory()
 
@@ -92,6 +96,7 @@ class Upscaler:
         precision: str = "auto",
         runtime: str = "auto",
         revision: str | None = None,
+        batch: int | None = None,
     ) -> Upscaler:
         """A bundled model, a .safetensors file, a hub repository 'org/name', or a baseline.
 
@@ -102,7 +107,9 @@ class Upscaler:
         ChecksumError, ConfigError.
         """
         name = str(source)
-        how = {"device": device, "precision": precision, "runtime": runtime}
+        how: dict[str, Any] = {
+            "device": device, "precision": precision, "runtime": runtime, "batch": batch,
+        }  # fmt: skip
         if name.endswith(SUFFIXES):
             return cls._exported(Path(name).expanduser(), scale, how)
         if name in BASELINES:
@@ -122,7 +129,7 @@ class Upscaler:
         return cls(loaded.model, spec, multiple_lr_px=config.multiple_lr_px, **how)
 
     @classmethod
-    def _exported(cls, path: Path, scale: int | None, how: dict[str, str]) -> Upscaler:
+    def _exported(cls, path: Path, scale: int | None, how: dict[str, Any]) -> Upscaler:
         about = read_about(path)
         if scale is not None and scale != about.scale:
             raise ScaleError(f"{path} enlarges {about.scale} times, not {scale} times")
@@ -146,7 +153,7 @@ class Upscaler:
         )
 
     @classmethod
-    def _baseline(cls, name: str, scale: int, how: dict[str, str]) -> Upscaler:
+    def _baseline(cls, name: str, scale: int, how: dict[str, Any]) -> Upscaler:
         if scale not in BASELINE_SCALES:
             raise ScaleError(f"{name} enlarges 2, 4 or 8 times, got {scale}")
         # Eight pixels of overlap on each side are more than the reach of either kernel.
@@ -247,7 +254,10 @@ class Upscaler:
             raise ConfigError(f"colour must be low-frequency, official or none, got {colour!r}")
         runtime = self.runtimes.for_tiles(tiles)
         fields = {f.name: getattr(self.spec, f.name) for f in dataclasses.fields(self.spec)}
-        fields |= {"batch": runtime.batch, "arithmetic": runtime.fingerprint().items()}
+        fields |= {
+            "batch": self.batch or runtime.batch,
+            "arithmetic": runtime.fingerprint().items(),
+        }
         arrays = arrays_for(runtime.device)
         finish = None
         if colour == "official":

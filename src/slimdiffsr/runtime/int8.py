@@ -19,7 +19,15 @@ from slimdiffsr.files.pretrained import load_lpips
 from slimdiffsr.runtime.export import needs
 from slimdiffsr.runtime.exported import About
 
-__all__ = ["MOST_LPIPS", "MOST_RMS", "Example", "Gate", "Int8Refused", "quantise", "read_examples"]
+__all__ = [
+    "MOST_LPIPS",
+    "MOST_RMS",
+    "Example",
+    "Gate",
+    "Int8RefusedError",
+    "quantise",
+    "read_examples",
+]
 
 MOST_RMS = 1.0  # grey levels, of the whole held-out half
 MOST_LPIPS = 0.003  # change of the mean
@@ -27,7 +35,7 @@ LEAST_IMAGES = 4
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
-class Int8Refused(ConfigError):
+class Int8RefusedError(ConfigError):
     """The network in int8 is not close enough to itself in float32."""
 
 
@@ -103,7 +111,7 @@ def quantise(
     """The model in int8, calibrated on every other image of a folder and judged on the rest.
 
     model: of images in [0, 1], fixed to a tile or free. First the convolutions to and from RGB stay
-    in float32, then all but the large convolutions. Raises Int8Refused where neither passes the
+    in float32, then all of 3 x 3, where the details are made. Raises Int8RefusedError where neither passes the
     gate, ConfigError without NNCF, DataError for the images.
     """
     examples = read_examples(folder, about.scale, about.tile_hr_px // about.scale)
@@ -123,7 +131,7 @@ def quantise(
             return made, gate
         said = gate.sentence()
         tell(f"not close enough: {said}")
-    raise Int8Refused(
+    raise Int8RefusedError(
         f"int8 is not offered for {about.model_id}, whose pictures it would change ({said}; allowed "
         f"are {MOST_RMS:g} and {MOST_LPIPS:g}): leave --int8 out"
     )
@@ -149,28 +157,32 @@ def _judge(
 
 
 def _scopes(nncf: Any, model: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
-    names = _convolutions(model)
-    ends = [names[0], names[-1]]
-    yield "the first and the last convolution", nncf.IgnoredScope(names=ends, validate=False)
-    small = ["MatMul", "Multiply", "Mul", "Add", "Subtract", "Sub", "MVN", "Softmax", "Concat",
-             "GroupConvolution", "Interpolate", "Resize", "AvgPool", "AveragePool", "Gemm",
-             "LayerNormalization", "ScaledDotProductAttention"]  # fmt: skip
-    scope = nncf.IgnoredScope(names=ends, types=small, validate=False)
-    yield "all but the convolutions inside", scope
+    names, large = _convolutions(model)
+    for kept, ignored in (
+        ("the first and the last convolution", [names[0], names[-1]]),
+        ("convolutions of 3 x 3", large),
+    ):
+        yield kept, nncf.IgnoredScope(names=ignored, validate=False)
 
 
-def _convolutions(model: Any) -> list[str]:  # noqa: ANN401
+def _convolutions(model: Any) -> tuple[list[str], list[str]]:  # noqa: ANN401
+    """Names of all convolutions in order, and of those that look around."""
     if hasattr(model, "graph"):
-        found = [node.name for node in model.graph.node if node.op_type == "Conv"]
+        sizes = {w.name: tuple(w.dims) for w in model.graph.initializer}
+        found = [
+            (node.name, sizes.get(node.input[1], (1,))[-1] > 1)
+            for node in model.graph.node
+            if node.op_type == "Conv"
+        ]
     else:
         found = [
-            op.get_friendly_name()
+            (op.get_friendly_name(), op.input(1).get_partial_shape()[-1].get_length() > 1)
             for op in model.get_ordered_ops()
             if op.get_type_name() == "Convolution"
         ]
     if not found:
-        raise Int8Refused("int8 is for networks with convolutions: leave --int8 out")
-    return found
+        raise Int8RefusedError("int8 is for networks with convolutions: leave --int8 out")
+    return [name for name, _ in found], [name for name, large in found if large]
 
 
 def _feed(model: Any, lr: NDArray[np.float32]) -> Any:  # noqa: ANN401
