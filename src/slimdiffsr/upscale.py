@@ -5,22 +5,22 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import rasterio
 import torch
-from affine import Affine
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slimdiffsr import geo
-from slimdiffsr.errors import ConfigError, RasterError, ScaleError
+from slimdiffsr import geo, sensors
+from slimdiffsr.errors import ConfigError, ScaleError
 from slimdiffsr.files.students import BUNDLED, load_model
+from slimdiffsr.geo.image import picture_of
 from slimdiffsr.models.classical import Bicubic, Lanczos
 from slimdiffsr.models.student import enlarge_bicubic
 from slimdiffsr.runtime.choose import Runtimes
@@ -41,7 +41,10 @@ __all__ = [
 BASELINES = {"bicubic": Bicubic, "lanczos": Lanczos}
 BASELINE_SCALES = (2, 4, 8)
 
+Image = TypeVar("Image")
 Colour = Literal["low-frequency", "official", "none"]
+
+_MEASURED_BATCHES = 2
 
 OFFICIAL_PAD_HR_PX = 256  # the released script pads the enlarged image to a multiple of this
 
@@ -167,26 +170,42 @@ class Upscaler:
 
     def upscale_scene(
         self,
-        src: str | PathLike[str],
+        src: str | PathLike[str] | geo.KnownRaster,
         dst: str | PathLike[str],
         options: geo.SceneOptions | None = None,
         *,
+        sensor: sensors.SensorOptions | None = None,
         colour: Colour = "low-frequency",
+        on_plan: Callable[[geo.ScenePlan], None] | None = None,
         on_progress: Callable[[geo.Progress], None] | None = None,
+        crew: geo.Workers | None = None,
+        **choices: object,
     ) -> geo.SceneReport:
         """Enlarge a raster of any size into a georeferenced one; see ``geo.upscale_scene``.
 
+        src: a raster, or a product that ``sensors`` knows. sensor: what made it, if it does not say.
+        options: all choices at once; choices: single ones by their names in ``SceneOptions``, as
+        ``bands=(3, 2, 1), value_range=(0, 3000)``, which win over ``options``.
         colour: 'low-frequency' gives the result the input's low frequencies, 'official' matches
         each tile's mean and spread as the released script does (for parity; makes tiles visible),
-        'none' leaves the network's colours. Overrides ``options.colour``.
+        'none' leaves the network's colours. Overrides ``options.colour``. crew: processes that do
+        the work with a model of their own, as ``crews.open_crew`` makes them.
         """
-        tiles = self.plan_scene(src, options).tiles if self.runtimes.depends_on_size else 1
-        network = self.network(colour, tiles)
         options = dataclasses.replace(
-            options or geo.SceneOptions(),
+            _with_choices(options, choices),
             colour="low-frequency" if colour == "low-frequency" else "none",
         )
-        return geo.upscale_scene(src, dst, network, options, on_progress=on_progress)
+        network: geo.Network | geo.Workers
+        if crew is not None:
+            network = crew
+        elif self.runtimes.depends_on_size:
+            network = self.network(colour, self.plan_scene(src, options, sensor=sensor).tiles)
+        else:
+            network = self.network(colour)
+        known = sensors.known_raster(src, sensor, all_bands=options.all_bands)
+        return geo.upscale_scene(
+            known, dst, network, options, on_plan=on_plan, on_progress=on_progress
+        )
 
     def describe(self, tiles: int) -> str:
         """How a scene of so many tiles would be run, in words."""
@@ -196,38 +215,49 @@ class Upscaler:
         return words + self.runtimes.advice(tiles)
 
     def plan_scene(
-        self, src: str | PathLike[str], options: geo.SceneOptions | None = None
+        self,
+        src: str | PathLike[str] | geo.KnownRaster,
+        options: geo.SceneOptions | None = None,
+        *,
+        sensor: sensors.SensorOptions | None = None,
+        **choices: object,
     ) -> geo.ScenePlan:
-        """What ``upscale_scene`` would do, without doing it."""
-        return geo.plan_scene(src, self.spec, options)
+        """What ``upscale_scene`` would do with the same options and choices, without doing it."""
+        options = _with_choices(options, choices)
+        known = sensors.known_raster(src, sensor, all_bands=options.all_bands)
+        return geo.plan_scene(known, self.spec, options)
 
     def upscale(
         self,
-        image: NDArray[Any],
+        image: Image,
         *,
         value_range: tuple[float, float] | Literal["auto"] = "auto",
         nodata: float | None = None,
         colour: Colour = "low-frequency",
-    ) -> NDArray[Any]:
+    ) -> Image:
         """Enlarge one image, of any size, through the same engine as a scene.
 
-        image: (h, w, 3), or (h, w) for a single band; uint8, uint16, int16, float32 and more.
-        value_range: what the network sees as black and white, in the image's units; 'auto' is
-        0..255 for uint8 and percentiles else. nodata: the value of empty pixels; NaN is always
-        empty. Returns (scale*h, scale*w, 3) or (scale*h, scale*w) in the same type and units.
-        Raises RasterError for a wrong shape or type.
+        image: an array (h, w, 3), or (h, w) for a single band; uint8, uint16, int16, float32 and
+        more; a masked array, whose masked pixels are empty; or a PIL image, which is taken upright
+        and with its transparency. value_range: what the network sees as black and white, in the
+        image's units; 'auto' is 0..255 for uint8 and percentiles else. nodata: the value of empty
+        pixels; NaN is always empty. Returns the same kind of image with sides ``scale`` times as
+        long, in the same type and units. Raises RasterError for a wrong shape, type or kind.
         """
-        bands = _bands_first(image)
+        picture = picture_of(image)
         with tempfile.TemporaryDirectory(prefix="slimdiffsr-") as folder:
             src, dst = Path(folder) / "in.tif", Path(folder) / "out.tif"
-            _write_plain(src, bands, nodata)
+            picture.write(src, nodata)
             options = geo.SceneOptions(
-                value_range=value_range, format="gtiff", creation_options={"COMPRESS": "NONE"}
+                value_range=value_range,
+                alpha="band" if picture.has_alpha else "none",
+                format="gtiff",
+                creation_options={"COMPRESS": "NONE"},
             )
             self.upscale_scene(src, dst, options, colour=colour)
             with rasterio.open(dst) as dataset:
-                result = dataset.read()
-        return result[0] if image.ndim == 2 else np.ascontiguousarray(np.moveaxis(result, 0, -1))
+                result: Image = picture.like(dataset.read())
+        return result
 
     def restore(
         self, rgb_lr: Tensor, *, colour: Literal["official", "none"] = "official"
@@ -272,6 +302,18 @@ class Upscaler:
             arrays=arrays,
             remarks=lambda: (*network.remarks(), *self.runtimes.notes()),
         )
+
+    def seconds_per_tile(self) -> float:
+        """How long the network takes for one tile, measured now on this machine."""
+        side_lr_px = self.spec.tile_hr_px // self.spec.scale
+        tiles = torch.zeros(self.spec.batch, 3, side_lr_px, side_lr_px)
+        self._run(tiles)  # the first call is slower than those to come
+        times = []
+        for _ in range(_MEASURED_BATCHES):
+            started = time.perf_counter()
+            self._run(tiles).cpu()
+            times.append(time.perf_counter() - started)
+        return min(times) / self.spec.batch
 
     def _match_input(self, sr: Tensor, rgb_lr: Tensor) -> Tensor:
         return match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale))
@@ -318,33 +360,19 @@ def _keep_freed_memory() -> None:
     np.empty(31 << 20, np.uint8)
 
 
+def _with_choices(
+    options: geo.SceneOptions | None, choices: Mapping[str, object]
+) -> geo.SceneOptions:
+    names = {field.name for field in dataclasses.fields(geo.SceneOptions)} - {"colour"}
+    unknown = sorted(set(choices) - names)
+    if unknown:
+        raise ConfigError(f"no option {', '.join(unknown)}: there are {', '.join(sorted(names))}")
+    return dataclasses.replace(options or geo.SceneOptions(), **cast(Any, choices))
+
+
 def _of_scale(name: str, family: list[str], scale: int) -> str:
     wanted = f"{name}-x{scale}"
     if wanted not in family:
         scales = sorted({key.removeprefix(f"{name}-x").split("-")[0] for key in family})
         raise ScaleError(f"{name} has scales {', '.join(scales)}, not {scale}")
     return wanted
-
-
-def _bands_first(image: NDArray[Any]) -> NDArray[Any]:
-    if image.ndim == 2:
-        return image[np.newaxis]
-    if image.ndim == 3 and image.shape[2] in (1, 3):
-        return np.moveaxis(image, -1, 0)
-    raise RasterError(f"an image must be (h, w) or (h, w, 3), got shape {image.shape}")
-
-
-def _write_plain(path: Path, bands: NDArray[Any], nodata: float | None) -> None:
-    if bands.size == 0:
-        raise RasterError(f"the image is empty: shape {bands.shape}")
-    count, height, width = bands.shape
-    try:
-        profile = {
-            "driver": "GTiff", "count": count, "height": height, "width": width,
-            "dtype": bands.dtype, "nodata": nodata, "photometric": "RGB" if count == 3 else None,
-            "transform": Affine(2, 0, 0, 0, -2, 0),  # any but the identity, which rasterio warns of
-        }  # fmt: skip
-        with rasterio.open(path, "w", **{k: v for k, v in profile.items() if v is not None}) as dst:
-            dst.write(bands)
-    except (rasterio.errors.RasterioError, TypeError, ValueError, KeyError) as error:
-        raise RasterError(f"cannot upscale an array of {bands.dtype}: {error}") from None

@@ -6,26 +6,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import rasterio
-
+from slimdiffsr.geo.blocks import chunk_factors
 from slimdiffsr.geo.chunks import ChunkStore, Stripe
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.job import Job
+from slimdiffsr.geo.known import KnownRaster
 from slimdiffsr.geo.order import in_order
 from slimdiffsr.geo.pipeline import ChunkList, Feed, Pipeline, lattice_of
 from slimdiffsr.geo.spec import Network, NetworkSpec, SceneOptions
 
-__all__ = ["Alone", "Crew", "Made", "Reports", "Watch", "Work", "gdal_settings", "make_chunks"]
-
-# GDAL's own default is a share of the machine's memory, however large that is.
-_GDAL_CACHE_BYTES = 64_000_000
+__all__ = ["Alone", "Crew", "Made", "Reports", "Watch", "Work", "make_chunks"]
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
     """The chunks of one scene that are to be made. Can be handed to another process."""
 
-    src: str
+    src: KnownRaster
     options: SceneOptions
     store: ChunkStore
     chunks_hr: list[Region]  # row by row
@@ -95,8 +92,10 @@ def make_chunks(
 ) -> None:
     """Make the chunks of a feed and put them into the store; ``made`` is kept up to date."""
 
+    factors = chunk_factors(job.header, job.chunk_hr_px)
+
     def deliver(chunk_hr: Region, stripes: Iterator[Stripe]) -> None:
-        store.write(chunk_hr, job.header, stripes)
+        store.write(chunk_hr, job.header, stripes, factors)
         reports.chunk(chunk_hr)
 
     def tell() -> None:
@@ -110,10 +109,3 @@ def make_chunks(
     pipeline.run()
     made.remarks.extend(network.remarks())
     tell()
-
-
-def gdal_settings() -> rasterio.Env:
-    """What GDAL is told in every process that works on a scene."""
-    return rasterio.Env(  # type: ignore[no-untyped-call]
-        GDAL_CACHEMAX=_GDAL_CACHE_BYTES, GDAL_TIFF_INTERNAL_MASK=True
-    )

@@ -27,7 +27,7 @@ from slimdiffsr.geo.raster import GDAL_ERRORS, open_quietly
 from slimdiffsr.geo.spec import OutputFormat
 from slimdiffsr.geo.vrt import vrt_xml
 
-__all__ = ["Writing", "copy_to_format", "settle_writing"]
+__all__ = ["Writing", "check_opens", "copy_to_format", "settle_writing"]
 
 _TRIAL_HR_PX = 64
 _TRIAL_TOP = 4000.0  # fits 12 bits, which some files are limited to
@@ -95,8 +95,8 @@ def _trial(header: Header, writing: Writing) -> Fidelity:
             vrt = vrt_xml(small, [(memory.name, where)], nodata_as_mask=writing.nodata_as_mask)
             with (
                 _warnings() as warned,
-                MemoryFile(vrt.encode(), filename=f"{name[8:]}.vrt") as over,
-            ):  # type: ignore[no-untyped-call]
+                MemoryFile(vrt.encode(), filename=f"{name[8:]}.vrt") as over,  # type: ignore[no-untyped-call]
+            ):
                 _copy(over.name, f"{name}.out", writing)
             try:
                 with open_quietly(f"{name}.out") as dataset, memory.open() as chunk:
@@ -177,6 +177,15 @@ def copy_to_format(
         _check_written(vrt, dst, header, writing, chunks)
     except (*WRITE_ERRORS, ValueError) as error:
         raise output_error(dst, error) from None
+
+
+def check_opens(dst: Path) -> None:
+    """Raise OSError unless GDAL reads the smallest version of a file of blocks known to be good."""
+    with open_quietly(str(dst)) as dataset:
+        level = len(dataset.overviews(1)) - 1
+    options: dict[str, Any] = {"overview_level": level} if level >= 0 else {}
+    with open_quietly(str(dst), **options) as dataset:
+        _read_all(dataset)
 
 
 def _check_written(

@@ -7,17 +7,18 @@ same bytes.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 
 from slimdiffsr.errors import InterruptedRunError, RasterError
-from slimdiffsr.geo.crew import Alone, Crew, Made, Work, gdal_settings
+from slimdiffsr.geo.crew import Alone, Crew, Made, Work
 from slimdiffsr.geo.destination import assemble, check_destination, check_space, partial_path
+from slimdiffsr.geo.environment import gdal
 from slimdiffsr.geo.inputs import look_at
 from slimdiffsr.geo.job import Job, decide, fingerprint, plan_of
+from slimdiffsr.geo.known import KnownRaster, as_known
 from slimdiffsr.geo.partial import PartialFolder, open_partial_folder
 from slimdiffsr.geo.raster import open_source
 from slimdiffsr.geo.sidefiles import check_side_files
@@ -25,55 +26,64 @@ from slimdiffsr.geo.spec import Network, NetworkSpec, Progress, SceneOptions, Sc
 
 __all__ = ["plan_scene", "upscale_scene"]
 
+OnPlan = Callable[[ScenePlan], None]
 OnProgress = Callable[[Progress], None]
 
 
 def plan_scene(
-    src: str | PathLike[str], network: NetworkSpec, options: SceneOptions | None = None
+    src: str | PathLike[str] | KnownRaster,
+    network: NetworkSpec,
+    options: SceneOptions | None = None,
 ) -> ScenePlan:
     """What ``upscale_scene`` would do with ``src``: sizes, tiles, bands, range, assumptions.
 
     Reads the header and a decimated copy only. Raises what ``upscale_scene`` would raise before
     its first tile: RasterError, BandError, RangeError, TilingError, OutputError.
     """
-    with gdal_settings(), open_source(os.fspath(src)) as source:
-        return plan_of(decide(source, network, options or SceneOptions()))
+    options = options or SceneOptions()
+    with gdal(), open_source(src, options.nodata, options.alpha) as source:
+        return plan_of(decide(source, network, options))
 
 
 def upscale_scene(
-    src: str | PathLike[str],
+    src: str | PathLike[str] | KnownRaster,
     dst: str | PathLike[str],
     network: Network | Crew,
     options: SceneOptions | None = None,
     *,
+    on_plan: OnPlan | None = None,
     on_progress: OnProgress | None = None,
 ) -> SceneReport:
     """Write ``src`` enlarged by ``network`` to ``dst``, in bounded memory, resumably.
 
     network: this process' own, or a crew of several processes, as ``open_workers`` makes it.
-    src: any path that rasterio opens. dst: a local file, which appears only when it is complete;
+    src: any path that rasterio opens, or a raster of which more is known. dst: a local file, which
+    appears only when it is complete;
     until then finished chunks lie in ``dst`` + ".partial", and the same call goes on from there.
-    ``on_progress`` is called in the caller's thread after every batch of tiles.
+    ``on_plan`` hears once what will be done, before the first tile. ``on_progress`` is called in
+    the caller's thread after every batch of tiles.
 
     Raises RasterError, BandError, RangeError, TilingError or OutputError for what cannot be done,
     DiskFullError when the disk fills up, PredictionError when the network's result is unusable,
     WorkerError when all of a crew is lost, and InterruptedRunError after Ctrl-C. None of them leaves a half-written ``dst``.
     """
     started = time.monotonic()
-    src, target = os.fspath(src), Path(dst)
+    known, target = as_known(src), Path(dst)
     options = options or SceneOptions()
     crew = Alone(network) if isinstance(network, Network) else network
-    check_destination(src, target, options)
-    with gdal_settings(), open_source(src) as source:
-        inputs = look_at(src, source.dataset.files)
+    check_destination(known.called, target, options)
+    with gdal(), open_source(known, options.nodata, options.alpha) as source:
+        inputs = look_at(*source.files)
         check_side_files(target, options.overwrite, [file.path for file in inputs.files])
         job = decide(source, crew.spec, options)
-        facts = fingerprint(job, inputs)
+        plan, facts = plan_of(job), fingerprint(job, inputs)
         with open_partial_folder(partial_path(target), facts, inputs) as folder:
             try:
                 run = _ChunkRun(job, folder, on_progress)
                 warned = check_space(job, target, run.bytes_resumed)
-                run.work(crew, src)
+                if on_plan is not None:
+                    on_plan(plan)
+                run.work(crew, known)
                 run.tell("assembling")
                 assemble(job, folder, run.chunks, target)
                 gone = folder.remove()
@@ -81,14 +91,14 @@ def upscale_scene(
             except KeyboardInterrupt:
                 raise InterruptedRunError(_interrupted(folder)) from None
             except BaseException as error:
-                _tidy(folder, src, error)
+                _tidy(folder, known.called, error)
                 raise
     left = "" if gone else f"{folder.path} holds files that are not ours and was kept."
     seconds = time.monotonic() - started
     return SceneReport(
-        src=src,
+        src=known.called,
         dst=target,
-        plan=plan_of(job),
+        plan=plan,
         tiles_run=run.made.tiles_run,
         tiles_skipped=len(run.made.empty),
         chunks_run=len(run.todo),
@@ -133,7 +143,7 @@ class _ChunkRun:
         """Size before compression of what is on the disk already."""
         return self.job.header.bytes * self.px_resumed // self.px
 
-    def work(self, crew: Crew, src: str) -> None:
+    def work(self, crew: Crew, src: KnownRaster) -> None:
         """Have all chunks made that are left."""
         self.tell("tiles")
         if self.todo:

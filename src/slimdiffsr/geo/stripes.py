@@ -44,7 +44,7 @@ def load(job: Job, region_lr: Region) -> Loaded:
     reading = job.source.read(region_lr, job.choice.seen)
     unit = np.empty(reading.values.shape, np.float32)
     for k in range(len(unit)):  # band by band: a third of the memory
-        unit[k] = job.values.to_unit(reading.values[k], reading.valid[k])
+        unit[k] = job.values[k].to_unit(reading.values[k], reading.valid[k])
     return Loaded(Patch(region_lr, unit, reading.valid), reading)
 
 
@@ -79,12 +79,13 @@ def seen_bands(job: Job, chunk_hr: Region, loaded: Loaded, canvas: Array, arrays
     added = _added(
         job, chunk_hr, loaded, _correction(job, chunk_hr, loaded, canvas, arrays), arrays
     )
+    low, span = _low_and_span(job, arrays)
     parts = []
     for strip_hr in _strips(chunk_hr, arrays, job.scale):
         unit = canvas[(slice(None), *strip_hr.slices(area_hr))]
-        real = arrays.as_real(unit, working_dtype(job.header.dtype)) * job.values.span
-        if job.values.low != 0:
-            real += job.values.low
+        real = arrays.as_real(unit, working_dtype(job.header.dtype)) * span
+        if any(one.low != 0 for one in job.values):
+            real += low
         if added is not None:
             around = strip_hr.cover(job.scale).grown(BILINEAR_REACH)
             held = chunk_hr.cover(job.scale).grown(BILINEAR_REACH)
@@ -96,6 +97,16 @@ def seen_bands(job: Job, chunk_hr: Region, loaded: Loaded, canvas: Array, arrays
     return arrays.join(parts)
 
 
+def _low_and_span(job: Job, arrays: Arrays) -> tuple[Any, Any]:
+    """What the network sees as 0, and how far 1 lies from it: two numbers, or (b, 1, 1) each."""
+    if len(set(job.values)) == 1:
+        return job.values[0].low, job.values[0].span
+    work = working_dtype(job.header.dtype)
+    both = [(one.low, one.span) for one in job.values]
+    low, span = (np.array(numbers, work)[:, None, None] for numbers in zip(*both, strict=True))
+    return arrays.upload(low), arrays.upload(span)
+
+
 def _correction(
     job: Job, chunk_hr: Region, loaded: Loaded, canvas: Array, arrays: Arrays
 ) -> Array | None:
@@ -103,13 +114,14 @@ def _correction(
         return None
     area_lr = job.area_lr(chunk_hr)
     where = (slice(None), *area_lr.slices(loaded.patch.region_lr))
-    limits = job.values.limits(job.header.dtype)
+    limits = [one.limits(job.header.dtype) for one in job.values]
     means = []
     for strip_hr in _strips(area_lr.times(job.scale), arrays, job.scale):
         strip = canvas[(slice(None), *strip_hr.slices(area_lr.times(job.scale)))]
         # What the type cannot hold is cut off first, so that its loss is made up for nearby.
-        if limits is not None:
-            arrays.clip(strip, float(limits[0]), float(limits[1]))
+        for k, both in enumerate(limits):
+            if both is not None:
+                arrays.clip(strip[k], float(both[0]), float(both[1]))
         means.append(block_mean(strip, job.scale))
     wanted, valid = loaded.patch.unit[where], loaded.patch.valid[where]
     return low_frequency_correction(
@@ -135,11 +147,15 @@ def _added(
     added: Array | None = None
     if correction is not None:
         near = _around(correction, job.area_lr(chunk_hr), part_lr, BILINEAR_REACH, arrays)
-        added = arrays.as_real(near, working_dtype(job.header.dtype)) * job.values.span
-    if not job.values.holds(job.header.dtype):
+        span = _low_and_span(job, arrays)[1]
+        added = arrays.as_real(near, working_dtype(job.header.dtype)) * span
+    if not all(one.holds(job.header.dtype) for one in job.values):
         held_lr = part_lr.grown(BILINEAR_REACH).clipped(loaded.patch.region_lr)
         where = (slice(None), *held_lr.slices(loaded.patch.region_lr))
-        outside = job.values.outside(loaded.reading.values[where], loaded.reading.valid[where])
+        bands = zip(
+            job.values, loaded.reading.values[where], loaded.reading.valid[where], strict=True
+        )
+        outside = np.stack([one.outside(values, valid) for one, values, valid in bands])
         near = _around(arrays.upload(outside), held_lr, part_lr, BILINEAR_REACH, arrays)
         added = near if added is None else added + near
     return added
@@ -175,22 +191,13 @@ def _finished(
     pixels = arrays.cast(real_hr, job.header.dtype, job.header.nodata)
     if valid_lr.all():
         return pixels
-    empty = arrays.upload(_one_nodata(job, bands, values_lr))
+    told = [
+        job.source.emptied(band, values, valid, job.header.nodata)
+        for band, values, valid in zip(bands, values_lr, valid_lr, strict=True)
+    ]
+    empty = arrays.upload(np.stack(told))
     valid_hr = arrays.enlarge_nearest(arrays.upload(valid_lr), job.scale)
     return arrays.where(valid_hr, pixels, arrays.enlarge_nearest(empty, job.scale))
-
-
-def _one_nodata(job: Job, bands: tuple[int, ...], values: NDArray[Any]) -> NDArray[Any]:
-    """(b, h, w) with every band's nodata value as that of the file, which has one."""
-    nodata = job.header.nodata
-    if nodata is None:
-        return values
-    same = values.astype(job.header.dtype)
-    for k, band in enumerate(bands):
-        own = job.source.nodata(band)
-        if own is not None and own != nodata and not np.isnan(own):
-            same[k][values[k] == own] = nodata
-    return same
 
 
 def _nearest(job: Job, part_hr: Region, band: int) -> NDArray[Any]:

@@ -8,13 +8,14 @@ from xml.etree import ElementTree as Xml
 
 from rasterio.crs import CRS
 
+from slimdiffsr.geo.georef import crs_text
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.header import BandHeader, Header
 from slimdiffsr.geo.spec import BLOCK_HR_PX
 
-__all__ = ["vrt_xml"]
+__all__ = ["VRT_TYPES", "vrt_xml"]
 
-_VRT_TYPES = {
+VRT_TYPES = {
     "uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16",
     "uint32": "UInt32", "int32": "Int32", "float32": "Float32", "float64": "Float64",
 }  # fmt: skip
@@ -51,11 +52,13 @@ def vrt_xml(
                     _sources(mask, header, f"mask,{number}", chunks, only_valid=True)
         else:
             _sources(mask, header, "mask,1", chunks)
-    return Xml.tostring(root, encoding="unicode")
+    text = Xml.tostring(root, encoding="unicode")
+    end = "</VRTDataset>"
+    return text.removesuffix(end) + "".join(header.documents) + end
 
 
 def _srs(parent: Xml.Element, crs: CRS) -> None:
-    Xml.SubElement(parent, "SRS").text = crs.to_wkt(version="WKT2_2019")
+    Xml.SubElement(parent, "SRS").text = crs_text(crs)
 
 
 def _gcps(root: Xml.Element, header: Header) -> None:
@@ -87,7 +90,7 @@ def _band(
     chunks: Sequence[tuple[str, Region]],
 ) -> None:
     element = Xml.SubElement(
-        root, "VRTRasterBand", dataType=_VRT_TYPES[header.dtype.name], band=str(number),
+        root, "VRTRasterBand", dataType=VRT_TYPES[header.dtype.name], band=str(number),
         blockXSize=str(BLOCK_HR_PX), blockYSize=str(BLOCK_HR_PX),
     )  # fmt: skip
     _metadata(element, band.tags)

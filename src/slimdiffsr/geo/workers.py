@@ -21,7 +21,8 @@ from typing import Any
 
 from slimdiffsr.errors import PredictionError, SlimDiffSRError, WorkerError
 from slimdiffsr.geo.chunks import ChunkStore
-from slimdiffsr.geo.crew import Made, Reports, Watch, Work, gdal_settings, make_chunks
+from slimdiffsr.geo.crew import Made, Reports, Watch, Work, make_chunks
+from slimdiffsr.geo.environment import gdal
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.job import Job, decide, fingerprint
 from slimdiffsr.geo.order import in_order
@@ -88,6 +89,7 @@ class Workers:
         self._told = 0  # how many of these
         self._next_scene = 0
         self._workers = {k: _start(k, plan) for k, plan in enumerate(plans)}
+        self._size = len(plans)
         self._closing = False
         self._server = threading.Thread(target=self._serve, daemon=True)
         self._server.start()
@@ -96,6 +98,11 @@ class Workers:
     def spec(self) -> NetworkSpec:
         """See ``Crew``; waits until a worker has loaded the network. Raises WorkerError."""
         return self._ready().spec  # type: ignore[return-value]  # such a one is ready
+
+    @property
+    def size(self) -> int:
+        """Workers that were started, lost ones included."""
+        return self._size
 
     def process_ids(self) -> list[int]:
         """Of the workers that are not lost."""
@@ -358,7 +365,7 @@ def _make_share(
 ) -> None:
     made = Made()
     try:
-        with gdal_settings(), open_source(work.src) as source:
+        with gdal(), open_source(work.src, work.options.nodata, work.options.alpha) as source:
             job = decide(source, network, work.options)
             _check_job(job, work.store)
             feed = _RemoteFeed(side, number, order, job)
