@@ -26,7 +26,7 @@ EXTRAS = {"accelerate": "train", "PIL": "report", "tensorboard": "train", "matpl
 
 RASTERS, TRAINING, COMPARISON, FILES = "Rasters", "Training", "Comparison", "Model files"
 ORDER = (
-    *("upscale", "info", "models", "check", "demo"),
+    *("upscale", "info", "check", "models", "demo"),
     *("train", "merge-teacher", "interpolate"),
     *("make-testset", "evaluate", "draw", "bench"),
     *("export", "import-weights", "import-lpips", "import-dists"),
