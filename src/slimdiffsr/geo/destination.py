@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from slimdiffsr.errors import DiskFullError, OutputError
-from slimdiffsr.geo.chunks import PartialFolder
+from slimdiffsr.geo.failures import free_bytes, output_error
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.job import Job
-from slimdiffsr.geo.output import copy_to_format, free_bytes, output_error, vrt_xml
+from slimdiffsr.geo.output import copy_to_format, vrt_xml
+from slimdiffsr.geo.partial import PartialFolder
 
 __all__ = ["assemble", "check_destination", "check_space", "partial_path"]
 
@@ -66,7 +68,12 @@ def check_space(job: Job, dst: Path, bytes_done: int) -> str:
 
 def assemble(job: Job, folder: PartialFolder, chunks_hr: list[Region], dst: Path) -> None:
     """Make the output from the finished chunks; it appears whole, or not at all."""
-    sources = [(folder.chunk_path(chunk_hr).name, chunk_hr) for chunk_hr in chunks_hr]
+    sources = []
+    for chunk_hr in chunks_hr:
+        path = folder.chunks.chunk_path(chunk_hr)
+        if not path.exists():
+            raise output_error(path, FileNotFoundError(errno.ENOENT, "No such file"))
+        sources.append((path.name, chunk_hr))
     try:
         folder.vrt_path.write_text(vrt_xml(job.header, sources), encoding="utf-8")
         final = folder.scratch("final")

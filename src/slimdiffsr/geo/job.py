@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from slimdiffsr.geo.bands import BandChoice, choose_bands
 from slimdiffsr.geo.colour import HALO_LR_PX
 from slimdiffsr.geo.georef import requested_region
-from slimdiffsr.geo.grid import Region, TileGrid, chunk_regions
+from slimdiffsr.geo.grid import Region, TileGrid, chunk_count, chunk_regions
 from slimdiffsr.geo.header import Header, describe_output
+from slimdiffsr.geo.inputs import Inputs
 from slimdiffsr.geo.output import check_creation_options, check_format
 from slimdiffsr.geo.raster import Source
 from slimdiffsr.geo.spec import NetworkSpec, SceneOptions, ScenePlan, check_overlap
@@ -22,6 +23,11 @@ from slimdiffsr.geo.values import ValueRange, estimate_range
 __all__ = ["Job", "decide", "fingerprint", "plan_of"]
 
 
+# Options that chunks do not depend on, or that the fingerprint holds as what became of them.
+_RESOLVED = frozenset({
+    "bands", "value_range", "all_bands", "bounds", "window", "chunk_hr_px", "overlap_hr_px",
+    "format", "creation_options", "overwrite",
+})  # fmt: skip
 _CHUNK_LIMIT_LR_PX = 1024  # at 2x, 4096 output pixels would need 2048 of input
 
 
@@ -55,9 +61,14 @@ class Job:
         """Side of a chunk: as asked for, but never more than the memory for its input allows."""
         return min(self.options.chunk_hr_px, _CHUNK_LIMIT_LR_PX * self.scale)
 
-    def chunks(self) -> list[Region]:
-        """The chunks on the output grid of the whole scene, row by row."""
-        return list(chunk_regions(self.region_lr.times(self.scale), self.chunk_hr_px))
+    def chunks(self) -> Iterator[Region]:
+        """The chunks on the output grid of the whole scene, row by row, one at a time."""
+        return chunk_regions(self.region_lr.times(self.scale), self.chunk_hr_px)
+
+    @property
+    def chunk_count(self) -> int:
+        """How many there are: of a large scene, too many to list."""
+        return chunk_count(self.region_lr.times(self.scale), self.chunk_hr_px)
 
     def area_lr(self, chunk_hr: Region) -> Region:
         """A chunk and its halo, inside the scene."""
@@ -170,49 +181,41 @@ def _assumptions(
     return tuple(said)
 
 
-def fingerprint(job: Job) -> dict[str, Any]:
+def fingerprint(job: Job, inputs: Inputs) -> dict[str, Any]:
     """What finished chunks depend on, as JSON can hold it."""
-    network, options = job.network, job.options
+    model = {
+        f.name: getattr(job.network, f.name) for f in fields(job.network) if f.name != "predict"
+    }
+    del model["overlap_hr_px"]  # told by the options
+    options = {name: value for name, value in asdict(job.options).items() if name not in _RESOLVED}
     return {
         "slimdiffsr": _package_version(),
-        "input": _input_state(job.source),
-        "model": {
-            key: getattr(network, key)
-            for key in ("model_id", "weights_sha256", "scale", "tile_hr_px", "batch")
-        },
+        "input": {"raster": _raster_name(job), "files": inputs.facts()},
+        "model": model,
         "options": {
+            **options,
             "overlap_lr_px": job.grid.overlap_lr_px,
-            "grid_offset_lr_px": list(options.grid_offset_lr_px),
             "chunk_hr_px": job.chunk_hr_px,
-            "colour": options.colour,
-            "written": list(job.choice.written),
-            "seen": list(job.choice.seen),
+            "written": job.choice.written,
+            "seen": job.choice.seen,
             "value_range": [job.values.low, job.values.high],
             "region_lr": asdict(job.region_lr),
         },
     }
 
 
-def _input_state(source: Source) -> Mapping[str, Any]:
-    # A remote raster has no size and time that GDAL would tell: its address and header must do.
-    dataset = source.dataset
-    header = repr((
-        dataset.profile, dataset.tags(), dataset.nodatavals, dataset.descriptions,
-        dataset.colorinterp, dataset.mask_flag_enums, source.names,
-        [(point.row, point.col, point.x, point.y) for point in dataset.gcps[0]],
+def _raster_name(job: Job) -> str:
+    """Which raster of the files: a subdataset, a member of an archive, an address."""
+    path = job.source.path
+    if os.path.exists(path):
+        return os.path.abspath(path)
+    # A server may not tell the version of what it holds: then the header must do.
+    header = job.header
+    facts = repr((
+        header.dtype, header.bands, header.transform, header.crs and header.crs.wkt,
+        header.tags, [(point.row, point.col, point.x, point.y) for point in header.gcps],
     ))  # fmt: skip
-    state: dict[str, Any] = {
-        "path": source.path,
-        "header": hashlib.sha256(header.encode()).hexdigest(),
-    }
-    if os.path.exists(source.path):
-        stat = os.stat(source.path)
-        state |= {
-            "path": os.path.abspath(source.path),
-            "bytes": stat.st_size,
-            "modified_ns": stat.st_mtime_ns,
-        }
-    return state
+    return f"{path} {hashlib.sha256(facts.encode(errors='replace')).hexdigest()}"
 
 
 def plan_of(job: Job) -> ScenePlan:
@@ -239,8 +242,8 @@ def plan_of(job: Job) -> ScenePlan:
         tile_hr_px=job.network.tile_hr_px,
         overlap_hr_px=job.grid.overlap_lr_px * job.scale,
         chunk_hr_px=job.chunk_hr_px,
-        tiles=len(job.grid.touching(area_lr)),
-        chunks=len(job.chunks()),
+        tiles=job.grid.count_touching(area_lr),
+        chunks=job.chunk_count,
         output_bytes=job.header.bytes,
         assumptions=job.assumptions,
     )

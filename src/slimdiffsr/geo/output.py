@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,21 +17,19 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.io import MemoryFile
 
-from slimdiffsr.errors import DiskFullError, OutputError
+from slimdiffsr.errors import OutputError
+from slimdiffsr.geo.failures import UNREADABLE, WRITE_ERRORS, first_line, output_error
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.header import BandHeader, Header
 from slimdiffsr.geo.raster import GDAL_ERRORS, open_quietly
 from slimdiffsr.geo.spec import BLOCK_HR_PX, OutputFormat
 
 __all__ = [
-    "UNREADABLE",
     "best_compression",
     "check_creation_options",
     "check_format",
     "copy_to_format",
-    "free_bytes",
     "is_readable",
-    "output_error",
     "predictor",
     "vrt_xml",
 ]
@@ -44,10 +40,6 @@ _VRT_TYPES = {
 }  # fmt: skip
 MAX_BLOCK_HR_PX = 16_384
 _DRIVERS = {"cog": "COG", "gtiff": "GTiff", "png": "PNG"}
-UNREADABLE = "what was written cannot be read back"
-_SIGNS_OF_A_FULL_DISK = (
-    "No space left", "quota exceeded", "too large", "Write error", UNREADABLE,
-)  # fmt: skip
 _BIG_BYTES = 3_000_000_000  # with overviews and poor compression, 4 GB is then in reach
 
 
@@ -178,7 +170,7 @@ def check_creation_options(header: Header, fmt: OutputFormat, extra: Mapping[str
         # An option or value that GDAL does not know is passed over with a warning.
         wrong = next((words for words in warned if "creation option" in words), "")
     except (*GDAL_ERRORS, ValueError) as error:
-        wrong = _reason(error)
+        wrong = first_line(error)
     if wrong:
         words = ", ".join(f"{key}={value}" for key, value in extra.items())
         raise OutputError(f"GDAL refuses the creation options {words} for {fmt}: {wrong}")
@@ -216,11 +208,6 @@ def _upper(options: Mapping[str, str]) -> dict[str, str]:
     return {key.upper(): value for key, value in options.items()}
 
 
-def _reason(error: BaseException) -> str:
-    words = str(error.__cause__ or error)
-    return words.splitlines()[0] if words else type(error).__name__
-
-
 def copy_to_format(
     vrt: Path, dst: Path, header: Header, fmt: OutputFormat, extra: Mapping[str, str]
 ) -> None:
@@ -234,7 +221,7 @@ def copy_to_format(
         with rasterio.Env(COG_TMP_COMPRESSION="NONE"):  # type: ignore[no-untyped-call]
             rasterio.shutil.copy(str(vrt), str(dst), driver=_DRIVERS[fmt], strict=False, **options)
         _check_readable(dst)
-    except (*GDAL_ERRORS, OSError, ValueError) as error:
+    except (*WRITE_ERRORS, ValueError) as error:
         raise output_error(dst, error) from None
 
 
@@ -300,24 +287,3 @@ def best_compression() -> str:
     except (*GDAL_ERRORS, ValueError):
         return "DEFLATE"
     return "ZSTD"
-
-
-def output_error(path: Path, error: BaseException) -> OutputError:
-    """What a failed write means to the user: a full disk or another reason."""
-    words = " ".join(str(e) for e in (error, error.__cause__) if e is not None)
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    if not full:
-        full = any(sign in words for sign in _SIGNS_OF_A_FULL_DISK)
-    free = free_bytes(path)
-    if full or free < 1 << 20:
-        return DiskFullError(
-            f"the disk of {path.parent} is full or failing ({free / 1e9:.1f} GB free); finished "
-            "chunks are kept: make room and run the same command again"
-        )
-    return OutputError(f"cannot write {path}: {_reason(error)}")
-
-
-def free_bytes(path: Path) -> int:
-    """Free space where ``path`` is to be written."""
-    folder = next((p for p in path.parents if p.exists()), Path("/"))
-    return shutil.disk_usage(folder).free

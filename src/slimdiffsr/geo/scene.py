@@ -17,10 +17,11 @@ from pathlib import Path
 import rasterio
 
 from slimdiffsr.errors import InterruptedRunError, RasterError
-from slimdiffsr.geo.chunks import PartialFolder, open_partial_folder
 from slimdiffsr.geo.destination import assemble, check_destination, check_space, partial_path
 from slimdiffsr.geo.grid import Region, Tile
+from slimdiffsr.geo.inputs import look_at
 from slimdiffsr.geo.job import Job, decide, fingerprint, plan_of
+from slimdiffsr.geo.partial import PartialFolder, open_partial_folder
 from slimdiffsr.geo.raster import open_source
 from slimdiffsr.geo.shared import SharedTiles
 from slimdiffsr.geo.spec import Network, NetworkSpec, Progress, SceneOptions, ScenePlan, SceneReport
@@ -70,13 +71,16 @@ def upscale_scene(
     options = options or SceneOptions()
     check_destination(src, target, options.overwrite)
     with _gdal(), open_source(src) as source:
+        inputs = look_at(src, source.dataset.files)
         job = decide(source, network, options)
-        with open_partial_folder(partial_path(target), fingerprint(job)) as folder:
+        facts = fingerprint(job, inputs)
+        with open_partial_folder(partial_path(target), facts, inputs) as folder:
             try:
                 run = _ChunkRun(job, network, folder, on_progress)
                 warned = check_space(job, target, run.bytes_resumed)
                 run.work()
                 run.tell("assembling")
+                inputs.check_unchanged(thoroughly=True)
                 assemble(job, folder, run.chunks, target)
                 gone = folder.remove()
                 run.tell("done")
@@ -110,7 +114,7 @@ def _gdal() -> rasterio.Env:
 
 
 def _interrupted(folder: PartialFolder) -> str:
-    done = folder.chunk_count()
+    done = folder.chunks.count()
     if done == 0:
         folder.remove()
         return "interrupted before the first chunk was finished; nothing was written"
@@ -120,7 +124,7 @@ def _interrupted(folder: PartialFolder) -> str:
 def _tidy(folder: PartialFolder, src: str, error: BaseException) -> None:
     # A damaged local file stays damaged, so its chunks are of no use; a remote one may recover.
     hopeless = isinstance(error, RasterError) and Path(src).exists()
-    if hopeless or folder.chunk_count() == 0:
+    if hopeless or folder.chunks.count() == 0:
         folder.remove()
 
 
@@ -131,8 +135,8 @@ class _ChunkRun:
         self, job: Job, network: Network, folder: PartialFolder, on_progress: OnProgress | None
     ) -> None:
         self.job, self.folder, self.on_progress = job, folder, on_progress
-        self.chunks = job.chunks()
-        self.todo = [c for c in self.chunks if not folder.is_finished(c, job.header)]
+        self.chunks = list(job.chunks())
+        self.todo = [c for c in self.chunks if not folder.chunks.is_done(c)]
         shared = SharedTiles(folder.scratch("tiles"))
         self.runner = TileRunner(network, job.grid, len(job.choice.seen), shared)
         self.px = job.header.region_hr.pixels
@@ -169,7 +173,7 @@ class _ChunkRun:
                 if written is not None:
                     written.result()  # also: the canvas before this one is free again
                 written = writer.submit(
-                    self.folder.write_chunk,
+                    self.folder.chunks.write,
                     chunk,
                     self.job.header,
                     stripes(self.job, chunk, loaded, canvas),
