@@ -39,7 +39,7 @@ def stop_after(tiles: int, error: BaseException, network: Network | None = None)
         left[0] -= 1
         if left[0] < 0:
             raise error
-        return inner.predict(batch)
+        return np.asarray(inner.predict(batch))
 
     return Network(
         predict=predict, scale=4, tile_hr_px=64, overlap_hr_px=16,
@@ -175,7 +175,7 @@ def test_two_runs_for_one_output_exclude_each_other(scene: Path) -> None:
     def waiting(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         started.set()
         assert go_on.wait(30)
-        return inner.predict(batch)
+        return np.asarray(inner.predict(batch))
 
     slow = Network(
         predict=waiting, scale=4, tile_hr_px=64, overlap_hr_px=16,

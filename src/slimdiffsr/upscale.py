@@ -23,6 +23,10 @@ from slimdiffsr.errors import ConfigError, RasterError, ScaleError
 from slimdiffsr.files.students import BUNDLED, load_model
 from slimdiffsr.models.classical import Bicubic, Lanczos
 from slimdiffsr.models.student import enlarge_bicubic
+from slimdiffsr.runtime.devices import pick_device, pick_precision
+from slimdiffsr.runtime.eager import TorchRuntime
+from slimdiffsr.runtime.pipeline import TileNetwork, arrays_for
+from slimdiffsr.runtime.protocol import Runtime
 
 __all__ = [
     "BASELINES",
@@ -31,14 +35,12 @@ __all__ = [
     "match_statistics",
     "model_names",
     "pad_to_multiple",
-    "pick_device",
     "restore",
 ]
 
 BASELINES = {"bicubic": Bicubic, "lanczos": Lanczos}
 BASELINE_SCALES = (2, 4, 8)
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Colour = Literal["low-frequency", "official", "none"]
 
 OFFICIAL_PAD_HR_PX = 256  # the released script pads the enlarged image to a multiple of this
@@ -47,44 +49,6 @@ OFFICIAL_PAD_HR_PX = 256  # the released script pads the enlarged image to a mul
 def model_names() -> list[str]:
     """The models that need no download."""
     return sorted([*BUNDLED, *BASELINES])
-
-
-def pick_device(device: str = "auto") -> torch.device:
-    """The best device there is, or the one asked for. Raises ConfigError when it is not there."""
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    found = ", ".join(name for name, yes in there.items() if yes)
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:  # no such kind, or no number after the colon
-        raise ConfigError(f"no device {device!r}: give auto, or one of {found}") from None
-    count = torch.cuda.device_count() if chosen.type == "cuda" else 1
-    if not there.get(chosen.type, False) or (chosen.index or 0) >= count:
-        raise ConfigError(f"no device {device!r} here: found {found}")
-    return chosen
-
-
-def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """float32 but on CUDA, where bfloat16 if the chip has it, else float16."""
-    if precision == "auto":
-        if device.type != "cuda":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
-    names = {
-        "fp32": torch.float32,
-        "bf16": torch.bfloat16,
-        "fp16": torch.float16,
-    }
-    if precision not in names:
-        raise ConfigError(f"precision must be auto or one of {', '.join(names)}, got {precision!r}")
-    return names[precision]
 
 
 class Upscaler:
@@ -108,11 +72,13 @@ class Upscaler:
         Raises ConfigError for a device or precision that is not there.
         """
         self.device = pick_device(device)
-        self.dtype = pick_dtype(precision, self.device)
+        self.precision = pick_precision(precision, self.device)
         self.multiple_lr_px = multiple_lr_px
-        self.spec = dataclasses.replace(spec, batch=1 if self.device.type == "cpu" else 8)
-        self.model = model.to(self.device, self.dtype).eval()
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model
+        self.runtime: Runtime = TorchRuntime(model, self.device, self.precision)
+        self.spec = dataclasses.replace(
+            spec, batch=self.runtime.batch, arithmetic=self.runtime.fingerprint().items()
+        )
         if self.device.type == "cpu":
             _keep_freed_memory()
 
@@ -242,35 +208,24 @@ class Upscaler:
             sr = match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale))
         return sr.clamp(-1, 1)
 
-    def predict(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What the scene engine calls: (n, 3, t, t) in [0, 1] -> (n, 3, scale*t, scale*t)."""
-        return self._to_unit(self._run(torch.from_numpy(tiles) * 2 - 1))
-
-    def predict_matched(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """``predict`` with the released script's colour match on each tile."""
-        rgb_lr = torch.from_numpy(tiles) * 2 - 1
-        sr = self._run(rgb_lr)
-        return self._to_unit(match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale)))
-
     def network(self, colour: Colour = "low-frequency") -> geo.Network:
         """The model as the scene engine sees it; 'official' matches colours on each tile."""
         if colour not in ("low-frequency", "official", "none"):
             raise ConfigError(f"colour must be low-frequency, official or none, got {colour!r}")
         fields = {f.name: getattr(self.spec, f.name) for f in dataclasses.fields(self.spec)}
+        arrays = arrays_for(self.runtime.device)
+        finish = None
         if colour == "official":
             fields["model_id"] += "+official-colour"
-            return geo.Network(**fields, predict=self.predict_matched)
-        return geo.Network(**fields, predict=self.predict)
+            finish = self._match_input
+        tiles = TileNetwork(self.runtime, arrays, finish)
+        return geo.Network(**fields, predict=tiles, arrays=arrays, remarks=tiles.remarks)
 
-    @torch.inference_mode()
+    def _match_input(self, sr: Tensor, rgb_lr: Tensor) -> Tensor:
+        return match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale))
+
     def _run(self, rgb_lr: Tensor) -> Tensor:
-        x = rgb_lr.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
-        out: Tensor = self.model(x).float()
-        return out
-
-    def _to_unit(self, rgb: Tensor) -> NDArray[np.float32]:
-        result: NDArray[np.float32] = (rgb / 2 + 0.5).cpu().contiguous().numpy()
-        return result
+        return self.runtime(rgb_lr.to(self.runtime.device)).float()
 
 
 def restore(

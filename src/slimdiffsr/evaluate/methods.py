@@ -88,7 +88,7 @@ def our_model(
     )
     upscaler.network(colour)  # an unknown rule is found out now, not at each image
     spec = upscaler.spec
-    how = f"{upscaler.dtype} on {upscaler.device.type}".removeprefix("torch.")
+    how = f"{upscaler.precision} on {upscaler.device.type}"
     settings = (
         f"{spec.scale}x, tiles of {spec.tile_hr_px} px overlapping by {spec.overlap_hr_px}, "
         f"colour {colour}, {how}"

@@ -184,7 +184,7 @@ def _assumptions(
 def fingerprint(job: Job, inputs: Inputs) -> dict[str, Any]:
     """What finished chunks depend on, as JSON can hold it."""
     model = {
-        f.name: getattr(job.network, f.name) for f in fields(job.network) if f.name != "predict"
+        f.name: getattr(job.network, f.name) for f in fields(NetworkSpec) if f.name != "arithmetic"
     }
     del model["overlap_hr_px"]  # told by the options
     options = {name: value for name, value in asdict(job.options).items() if name not in _RESOLVED}
@@ -192,6 +192,7 @@ def fingerprint(job: Job, inputs: Inputs) -> dict[str, Any]:
         "slimdiffsr": _package_version(),
         "input": {"raster": _raster_name(job), "files": inputs.facts()},
         "model": model,
+        "arithmetic": dict(job.network.arithmetic),
         "options": {
             **options,
             "overlap_lr_px": job.grid.overlap_lr_px,

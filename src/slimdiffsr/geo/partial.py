@@ -154,11 +154,27 @@ def _match_manifest(path: Path, fingerprint: Mapping[str, Any], key: str) -> str
     if not stale:
         return ""
     found = found if isinstance(found, dict) else {}
-    changed = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
     return (
         f"{len(stale)} finished chunks of an earlier run were discarded and the run started over, "
-        f"because this changed: {', '.join(changed)}."
+        f"because this changed: {', '.join(_changes(found, wanted))}."
     )
+
+
+def _changes(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """What differs, by name; of the arithmetic also how."""
+    names = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
+    said = []
+    for name in names:
+        before, now = found.get(name), wanted.get(name)
+        if name != "arithmetic" or not isinstance(before, dict) or not isinstance(now, dict):
+            said.append(name)
+            continue
+        said += [
+            f"{key} ({before.get(key)} before, {now.get(key)} now)"
+            for key in {**before, **now}
+            if before.get(key) != now.get(key)
+        ]
+    return said
 
 
 @contextmanager

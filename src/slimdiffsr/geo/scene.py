@@ -1,32 +1,31 @@
 """One command's work: a raster of any size in, a georeferenced enlarged raster out.
 
-The unit of work is a chunk of the output. Reading the next chunk, running tiles, and writing the
-last chunk overlap; what a chunk holds depends on none of that, so a run that was killed and
-started again ends in the same bytes.
+The unit of work is a chunk of the output. What a chunk holds does not depend on which others are
+made beside it, by whom, or in which order, so a run that was killed and started again ends in the
+same bytes.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 
 import rasterio
 
 from slimdiffsr.errors import InterruptedRunError, RasterError
+from slimdiffsr.geo.chunks import Stripe
 from slimdiffsr.geo.destination import assemble, check_destination, check_space, partial_path
-from slimdiffsr.geo.grid import Region, Tile
+from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.inputs import look_at
 from slimdiffsr.geo.job import Job, decide, fingerprint, plan_of
+from slimdiffsr.geo.order import in_order
 from slimdiffsr.geo.partial import PartialFolder, open_partial_folder
+from slimdiffsr.geo.pipeline import ChunkList, Pipeline, lattice_of
 from slimdiffsr.geo.raster import open_source
-from slimdiffsr.geo.shared import SharedTiles
 from slimdiffsr.geo.spec import Network, NetworkSpec, Progress, SceneOptions, ScenePlan, SceneReport
-from slimdiffsr.geo.stripes import load, stripes
-from slimdiffsr.geo.tiles import TileRunner
 
 __all__ = ["plan_scene", "upscale_scene"]
 
@@ -95,8 +94,8 @@ def upscale_scene(
         src=src,
         dst=target,
         plan=plan_of(job),
-        tiles_run=run.runner.tiles_run,
-        tiles_skipped=len(run.runner.empty),
+        tiles_run=run.tiles_run,
+        tiles_skipped=run.tiles_skipped,
         chunks_run=len(run.todo),
         chunks_resumed=len(run.chunks) - len(run.todo),
         seconds=seconds,
@@ -136,71 +135,47 @@ class _ChunkRun:
     ) -> None:
         self.job, self.folder, self.on_progress = job, folder, on_progress
         self.chunks = list(job.chunks())
-        self.todo = [c for c in self.chunks if not folder.chunks.is_done(c)]
-        shared = SharedTiles(folder.scratch("tiles"))
-        self.runner = TileRunner(network, job.grid, len(job.choice.seen), shared)
+        left = [c for c in self.chunks if not folder.chunks.is_done(c)]
+        self.todo = in_order(left, job.grid, job.scale, network.arrays.kept_bytes)
         self.px = job.header.region_hr.pixels
         self.px_resumed = self.px - sum(chunk.pixels for chunk in self.todo)
-        self.px_done = self.px_resumed
-        self.chunks_done = len(self.chunks) - len(self.todo)
+        feed = ChunkList(lattice_of(job), self.todo)
+        self.pipeline = Pipeline(job, network, feed, self._deliver, lambda: self.tell("tiles"))
 
     @property
     def bytes_resumed(self) -> int:
         """Size before compression of what is on the disk already."""
         return self.job.header.bytes * self.px_resumed // self.px
 
+    @property
+    def tiles_run(self) -> int:
+        """Tiles that went through the network."""
+        return self.pipeline.results.tiles_run
+
+    @property
+    def tiles_skipped(self) -> int:
+        """Tiles with nothing valid in them."""
+        return len(self.pipeline.results.empty)
+
     def work(self) -> None:
-        """Run all chunks that are left: read ahead by one, write behind by one."""
-        tiles = [self.job.grid.touching(self.job.area_lr(chunk)) for chunk in self.todo]
-        for chunk, some in zip(self.todo, tiles, strict=True):
-            self.runner.expect(self.job.area_lr(chunk), some)
+        """Run all chunks that are left."""
         self.tell("tiles")
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-            written: Future[None] | None = None
-            loading = [reader.submit(load, self.job, self._needed(some)) for some in tiles[:1]]
-            for k, chunk in enumerate(self.todo):
-                loaded = loading.pop().result()
-                coming = tiles[k + 1] if k + 1 < len(tiles) else []
-                if coming:
-                    loading.append(reader.submit(load, self.job, self._needed(coming)))
-                canvas = self.runner.blend(
-                    self.job.area_lr(chunk),
-                    tiles[k],
-                    coming,
-                    loaded.patch,
-                    self._teller(chunk, len(tiles[k])),
-                )
-                if written is not None:
-                    written.result()  # also: the canvas before this one is free again
-                written = writer.submit(
-                    self.folder.chunks.write,
-                    chunk,
-                    self.job.header,
-                    stripes(self.job, chunk, loaded, canvas),
-                )
-                del loaded, canvas
-                self.px_done += chunk.pixels
-                self.chunks_done += 1
-            if written is not None:
-                written.result()
+        self.pipeline.run()
 
-    def _needed(self, tiles: list[Tile]) -> Region:
-        region_lr = tiles[0].region_lr.joined(tiles[-1].region_lr)
-        return region_lr.clipped(self.job.source.region_lr)
+    def _deliver(self, chunk_hr: Region, stripes: Iterator[Stripe]) -> None:
+        self.folder.chunks.write(chunk_hr, self.job.header, stripes)
 
-    def _teller(self, chunk: Region, tiles: int) -> Callable[[int], None]:
-        return lambda done: self.tell("tiles", chunk.pixels * done // tiles)
-
-    def tell(self, stage: str, px_of_chunk: int = 0) -> None:
+    def tell(self, stage: str) -> None:
         """Report where the run stands."""
         if self.on_progress is None:
             return
+        px_done = self.px_resumed + self.pipeline.px_done + self.pipeline.px_under_way()
         self.on_progress(
             Progress(
                 stage=stage,  # type: ignore[arg-type]  # one of three literals, all in this file
-                chunks_done=self.chunks_done,
+                chunks_done=len(self.chunks) - len(self.todo) + self.pipeline.chunks_done,
                 chunks=len(self.chunks),
-                output_px_done=self.px_done + px_of_chunk,
+                output_px_done=px_done,
                 output_px=self.px,
                 output_px_resumed=self.px_resumed,
             )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimdiffsr.errors import BandError, OutputError, RangeError, ScaleError, TilingError
+from slimdiffsr.geo.arrays import NUMPY, Array, Arrays
 
 __all__ = [
     "BLOCK_HR_PX",
@@ -28,10 +29,11 @@ __all__ = [
 
 BLOCK_HR_PX = 512  # block of the output file; chunks are multiples of it
 
-Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Predict = Callable[[NDArray[np.float32]], Array]
 """(n, 3, t, t) in [0, 1] with t = tile_hr_px // scale -> (n, 3, scale*t, scale*t), about [0, 1].
 
-``n`` is always ``Network.batch``; the result is not clipped.
+``n`` is always ``Network.batch``; the result is of float32, an array of ``Network.arrays``, and not
+clipped.
 """
 
 OutputFormat = Literal["cog", "gtiff", "png"]
@@ -42,7 +44,8 @@ ColourRule = Literal["low-frequency", "none"]
 class NetworkSpec:
     """How a scene must be cut for a network; enough to plan a run without loading weights.
 
-    Raises ScaleError and TilingError when the numbers do not fit together.
+    ``arithmetic``: what else decides a pixel's last bit, as pairs: runtime, precision, device,
+    version. Raises ScaleError and TilingError when the numbers do not fit together.
     """
 
     scale: int
@@ -51,6 +54,7 @@ class NetworkSpec:
     model_id: str
     weights_sha256: str = ""
     batch: int = 1
+    arithmetic: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.scale < 2 or BLOCK_HR_PX % self.scale:
@@ -66,9 +70,15 @@ class NetworkSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Network(NetworkSpec):
-    """A network as the engine sees it: one function and how scenes are cut for it."""
+    """A network as the engine sees it: one function and how scenes are cut for it.
+
+    arrays: where its results lie, and the work on them is done. remarks: what it has to say when
+    all is done, as whole sentences for the user.
+    """
 
     predict: Predict
+    arrays: Arrays = NUMPY
+    remarks: Callable[[], tuple[str, ...]] = tuple
 
 
 @dataclass(frozen=True, kw_only=True)
