@@ -78,8 +78,7 @@ class MemoryPlace:
 def make_job(units: int, shards: int, unit_chunks: int) -> JobFile:
     bounds = tuple(units * k // shards for k in range(shards + 1))
     return JobFile(
-        version="simulated", model="", scale=4, model_id="", weights_sha256="", arithmetic={},
-        options={}, colour="", output="", unit_chunks=unit_chunks, shards=bounds,
+        version="simulated", model="", spec={}, options={}, colour="", output="", unit_chunks=unit_chunks, shards=bounds,
         parts=(Part(1, units),), scenes=1, failed=0, chunks=units * unit_chunks,
         pixels_hr=units * unit_chunks * CHUNK_PX,
     )  # fmt: skip

@@ -71,13 +71,13 @@ class Claims:
         """Units of a shard, or of all, that failed, and how often."""
         return dict(Counter(unit for unit, _ in self._attempts("failed", shard)))
 
-    def reason(self, shard: int, unit: int, attempt: int) -> dict[str, Any]:
-        """Why an attempt failed: ``reason`` and ``scene``."""
+    def reason(self, shard: int, unit: int, attempt: int) -> str | None:
+        """Why an attempt failed; None when it did not, or not yet."""
         data = self.place.get(f"failed/{shard:05d}/{unit:09d}.{attempt}")
         try:
-            return dict(json.loads(data or b""))
-        except ValueError:
-            return {"reason": "unknown", "scene": -1}
+            return None if data is None else str(json.loads(data)["reason"])
+        except (ValueError, KeyError, TypeError):
+            return "unknown"
 
     def _last(self, kind: str, shard: int | None) -> dict[int, int]:
         found: dict[int, int] = {}

@@ -100,11 +100,8 @@ class JobFile:
 
     version: str  # of this package
     model: str  # as ``Upscaler.from_pretrained`` takes it
-    scale: int
-    model_id: str
-    weights_sha256: str
-    arithmetic: Mapping[str, str]  # runtime, precision and kind of device that make the pixels
-    options: Mapping[str, Any]  # of ``geo.SceneOptions``
+    spec: Mapping[str, Any]  # ``geo.NetworkSpec``: how scenes are cut, and the shared arithmetic
+    options: Mapping[str, Any]  # of ``geo.SceneOptions``, those that are not the default
     colour: str
     output: str  # place of the outputs
     unit_chunks: int

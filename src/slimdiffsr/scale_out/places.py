@@ -11,6 +11,7 @@ conditional puts differ from one to the next.
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,6 +41,10 @@ class Place(Protocol):
 
     def put(self, key: str, data: bytes, *, replace: bool = False) -> bool:
         """Write an object whole; False, and nothing changed, when there is one already."""
+        ...
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Write a file of any size as an object, whole; one that is there is replaced."""
         ...
 
     def get(self, key: str) -> bytes | None:
@@ -92,6 +97,20 @@ class FolderPlace:
             with suppress(OSError):
                 temporary.unlink()
         return True
+
+    def put_file(self, key: str, path: Path) -> None:
+        """As in ``Place``."""
+        target = self.path(key)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, temporary)
+            temporary.replace(target)
+        except OSError as error:
+            raise output_error(target, error) from None
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
 
     def get(self, key: str) -> bytes | None:
         """As in ``Place``."""
@@ -149,6 +168,13 @@ class StorePlace:
             except (AlreadyExistsError, PreconditionError):
                 return False
         return True
+
+    def put_file(self, key: str, path: Path) -> None:
+        """As in ``Place``: in parts, so that memory stays small."""
+        import obstore
+
+        with self._said(f"write {key}"):
+            obstore.put(self._store(), key, path, mode="overwrite")
 
     def get(self, key: str) -> bytes | None:
         """As in ``Place``."""
