@@ -6,16 +6,19 @@ import dataclasses
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    SpinnerColumn,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
@@ -25,33 +28,50 @@ from slimdiffsr.errors import SlimDiffSRError
 
 if TYPE_CHECKING:
     from slimdiffsr import geo
+    from slimdiffsr.cli.estimate import Estimate
     from slimdiffsr.training.loop import Progress as TrainingProgress
     from slimdiffsr.training.loop import TrainResult
 
 __all__ = [
     "counting_progress",
+    "duration",
     "note",
     "plain",
+    "print_json",
     "report",
     "scene_progress",
     "sentence",
+    "size",
     "tell",
+    "tell_plan",
     "tell_training",
     "training_progress",
 ]
+
+LINE_EVERY_S = 30.0
+SHORT_S = 10.0  # what takes less needs no estimate
 
 # What the library's messages call an option, and what it is called here.
 OPTION_NAMES = {
     "chunk_hr_px": "--chunk",
     "overlap_hr_px": "--overlap",
     "value_range": "--range",
+    "bounds_crs": "--bounds-crs",
     "allow overwriting": "give --overwrite",
+    "the format ": "--format ",
 }
 
 
 def note(text: str) -> None:
-    """One line on stderr."""
-    print(text, file=sys.stderr)
+    """One line on stderr; nowhere when that is closed."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
+
+
+def print_json(facts: Any) -> None:  # noqa: ANN401  what JSON can hold
+    """A summary for scripts on stdout."""
+    print(json.dumps(facts, indent=1, allow_nan=False), flush=True)
 
 
 def sentence(error: SlimDiffSRError) -> str:
@@ -62,15 +82,42 @@ def sentence(error: SlimDiffSRError) -> str:
     return text
 
 
-def tell(done: geo.SceneReport) -> None:
-    """What was done, and what was assumed."""
-    for remark in (*done.assumptions, *done.warnings):
+def tell_plan(plan: geo.ScenePlan, estimate: Estimate, place: str = "") -> None:
+    """What will be done and what is assumed, before the first tile is run."""
+    for remark in plan.assumptions:
+        note(f"note: {remark}")
+    if estimate.seconds is None or estimate.seconds < SHORT_S:
+        return
+    note(
+        f"{place}{Path(plan.src).name}: {plan.output_width_hr_px} x {plan.output_height_hr_px} "
+        f"pixels, {plan.tiles} tiles, about {duration(estimate.seconds)}; up to "
+        f"{size(estimate.disk_bytes)} on the disk, about {size(estimate.memory_bytes)} of memory"
+    )
+
+
+def tell(done: geo.SceneReport, place: str = "") -> None:
+    """What was done."""
+    for remark in done.warnings:
         note(f"note: {remark}")
     resumed = f", {done.chunks_resumed} chunks kept" if done.chunks_resumed else ""
     note(
-        f"{done.dst}: {done.plan.output_width_hr_px} x {done.plan.output_height_hr_px} pixels "
-        f"in {done.seconds:.1f} s ({done.mpx_per_s:.2f} Mpx/s{resumed})"
+        f"{place}{done.dst}: {done.plan.output_width_hr_px} x {done.plan.output_height_hr_px} "
+        f"pixels in {done.seconds:.1f} s ({done.mpx_per_s:.2f} Mpx/s{resumed})"
     )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """Bytes as people say them."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 def tell_training(result: TrainResult, steps: int, written: Path) -> None:
@@ -91,7 +138,7 @@ def tell_training(result: TrainResult, steps: int, written: Path) -> None:
 def report(facts: dict[str, Any], as_json: bool) -> None:
     """Facts on stdout, as JSON or as a table."""
     if as_json:
-        print(json.dumps(facts, indent=1, allow_nan=False))
+        print_json(facts)
         return
     for name, value in facts.items():
         lines = value if isinstance(value, list) and value and isinstance(value[0], str) else None
@@ -108,29 +155,77 @@ def plain(record: Any) -> dict[str, Any]:  # noqa: ANN401  any dataclass
 
 
 @contextmanager
-def scene_progress(source: str, quiet: bool) -> Iterator[Callable[[geo.Progress], None] | None]:
-    """A progress bar for a scene, on a terminal only."""
+def scene_progress(
+    source: str, quiet: bool, place: str = ""
+) -> Iterator[Callable[[geo.Progress], None] | None]:
+    """A progress bar for a scene; where there is no terminal, a line now and then."""
     console = Console(stderr=True)
-    if quiet or not console.is_terminal:
+    name = f"{place}{Path(source).name}"
+    if quiet:
         yield None
         return
+    if not console.is_terminal:
+        with _Lines(name) as lines:
+            yield lines.show
+        return
     columns = (
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
-        TextColumn("{task.fields[speed]}"), TimeRemainingColumn(),
+        SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
+        TaskProgressColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(Path(source).name, total=None, speed="")
+        task = bar.add_task(f"{name}: reading", total=None, speed="")
 
         def show(progress: geo.Progress) -> None:
-            fresh = progress.output_px_done - progress.output_px_resumed
-            elapsed = bar.tasks[0].elapsed or 0.0
-            speed = f"{fresh / elapsed / 1e6:.2f} Mpx/s" if elapsed > 0 else ""
             bar.update(
-                task, completed=progress.output_px_done, total=progress.output_px, speed=speed,
-                description=Path(source).name if progress.stage == "tiles" else progress.stage,
+                task, completed=progress.output_px_done, total=progress.output_px,
+                speed=_speed(progress, bar.tasks[0].elapsed or 0.0),
+                description=name if progress.stage == "tiles" else f"{name}: {progress.stage}",
             )  # fmt: skip
 
         yield show
+
+
+def _speed(progress: geo.Progress, elapsed_s: float) -> str:
+    fresh = progress.output_px_done - progress.output_px_resumed
+    return f"{fresh / elapsed_s / 1e6:.2f} Mpx/s" if elapsed_s > 0 else ""
+
+
+class _Lines:
+    """A line every half minute, also while nothing is heard of a run."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.started = name, time.monotonic()
+        self.last: geo.Progress | None = None
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._tell, daemon=True)
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.thread.join()
+
+    def show(self, progress: geo.Progress) -> None:
+        """Remember where the run stands."""
+        self.last = progress
+
+    def _tell(self) -> None:
+        while not self.ended.wait(LINE_EVERY_S):
+            elapsed_s, last = time.monotonic() - self.started, self.last
+            if last is None:
+                note(f"{self.name}: reading, {duration(elapsed_s)}")
+                continue
+            share = 100 * last.output_px_done / last.output_px
+            stage = "" if last.stage == "tiles" else f" {last.stage},"
+            fresh = last.output_px_done - last.output_px_resumed
+            left = last.output_px - last.output_px_done
+            ahead = f", {duration(elapsed_s * left / fresh)} left" if fresh and left else ""
+            note(
+                f"{self.name}:{stage} {share:.0f} %, {last.chunks_done} of {last.chunks} chunks, "
+                f"{_speed(last, elapsed_s)}, {duration(elapsed_s)}{ahead}"
+            )
 
 
 @contextmanager

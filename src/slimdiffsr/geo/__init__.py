@@ -10,6 +10,7 @@ from slimdiffsr.geo.spec import (
     ScenePlan,
     SceneReport,
 )
+from slimdiffsr.geo.workers import WorkerPlan, Workers, open_workers
 
 __all__ = [
     "Network",
@@ -19,6 +20,9 @@ __all__ = [
     "SceneOptions",
     "ScenePlan",
     "SceneReport",
+    "WorkerPlan",
+    "Workers",
+    "open_workers",
     "plan_scene",
     "upscale_scene",
 ]

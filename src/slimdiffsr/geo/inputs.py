@@ -18,10 +18,10 @@ from typing import Any
 from xml.etree import ElementTree as Xml
 
 from slimdiffsr.errors import RasterError
+from slimdiffsr.geo.sidefiles import side_files
 
 __all__ = ["FileState", "Inputs", "look_at"]
 
-_SIDE_FILES = (".msk", ".ovr", ".aux.xml", ".msk.ovr", ".ovr.msk")
 _WHOLE_BYTES = 64 << 20  # up to this size every byte is hashed
 _ALL_BYTES = 1 << 30  # what is hashed of all files together: about a second
 _SAMPLES = 16
@@ -116,7 +116,7 @@ def _all_files(names: Iterable[str]) -> set[str]:
             waiting += (os.path.join(at, file) for at, _, files in os.walk(local) for file in files)
             continue
         found.add(local)
-        waiting += (local + end for end in _SIDE_FILES)
+        waiting += map(str, side_files(Path(local)))
         if local.lower().endswith(".vrt"):
             waiting += _vrt_sources(Path(local))
     return found
@@ -125,6 +125,8 @@ def _all_files(names: Iterable[str]) -> set[str]:
 def _local_file(name: str) -> str | None:
     """The file on the disk behind a name, also inside an archive; None when there is none."""
     inner = _ARCHIVE.sub("", name)
+    if inner != name:
+        inner = inner.replace("{", "").replace("}", "")
     if not inner or inner.startswith("/vsi"):
         return None
     places = [Path(inner)]

@@ -11,11 +11,12 @@ from typing import Any
 
 from slimdiffsr.geo.bands import BandChoice, choose_bands
 from slimdiffsr.geo.colour import HALO_LR_PX
+from slimdiffsr.geo.formats import check_format
 from slimdiffsr.geo.georef import requested_region
 from slimdiffsr.geo.grid import Region, TileGrid, chunk_count, chunk_regions
 from slimdiffsr.geo.header import Header, describe_output
 from slimdiffsr.geo.inputs import Inputs
-from slimdiffsr.geo.output import check_creation_options, check_format
+from slimdiffsr.geo.output import Writing, settle_writing
 from slimdiffsr.geo.raster import Source
 from slimdiffsr.geo.spec import NetworkSpec, SceneOptions, ScenePlan, check_overlap
 from slimdiffsr.geo.values import ValueRange, estimate_range
@@ -44,6 +45,7 @@ class Job:
     region_lr: Region  # what is asked for
     grid: TileGrid  # over the whole scene
     header: Header
+    writing: Writing
     assumptions: tuple[str, ...]
 
     @property
@@ -95,7 +97,7 @@ def decide(source: Source, network: NetworkSpec, options: SceneOptions) -> Job:
         source, choice, region_lr.times(network.scale), network.scale, provenance
     )
     check_format(header, options.format)
-    check_creation_options(header, options.format, options.creation_options)
+    writing = settle_writing(header, options.format, options.creation_options)
     return Job(
         source=source,
         network=network,
@@ -106,7 +108,12 @@ def decide(source: Source, network: NetworkSpec, options: SceneOptions) -> Job:
         region_lr=region_lr,
         grid=grid,
         header=header,
-        assumptions=(*_assumptions(source, choice, values, range_reason), *cut),
+        writing=writing,
+        assumptions=(
+            *_assumptions(source, choice, values, range_reason),
+            *cut,
+            *_losses(writing, header),
+        ),
     )
 
 
@@ -180,6 +187,15 @@ def _assumptions(
             "from the scene; values outside are kept."
         )
     return tuple(said)
+
+
+def _losses(writing: Writing, header: Header) -> tuple[str, ...]:
+    if not writing.nodata_as_mask:
+        return ()
+    return (
+        f"The compression changes values, so the output tells empty pixels by a mask instead of "
+        f"the value {header.nodata:g}.",
+    )
 
 
 def fingerprint(job: Job, inputs: Inputs) -> dict[str, Any]:

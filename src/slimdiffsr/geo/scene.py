@@ -9,28 +9,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 
-import rasterio
-
 from slimdiffsr.errors import InterruptedRunError, RasterError
-from slimdiffsr.geo.chunks import Stripe
+from slimdiffsr.geo.crew import Alone, Crew, Made, Work, gdal_settings
 from slimdiffsr.geo.destination import assemble, check_destination, check_space, partial_path
-from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.inputs import look_at
 from slimdiffsr.geo.job import Job, decide, fingerprint, plan_of
-from slimdiffsr.geo.order import in_order
 from slimdiffsr.geo.partial import PartialFolder, open_partial_folder
-from slimdiffsr.geo.pipeline import ChunkList, Pipeline, lattice_of
 from slimdiffsr.geo.raster import open_source
+from slimdiffsr.geo.sidefiles import check_side_files
 from slimdiffsr.geo.spec import Network, NetworkSpec, Progress, SceneOptions, ScenePlan, SceneReport
 
 __all__ = ["plan_scene", "upscale_scene"]
-
-# GDAL's own default is a share of the machine's memory, however large that is.
-_GDAL_CACHE_BYTES = 64_000_000
 
 OnProgress = Callable[[Progress], None]
 
@@ -43,43 +36,45 @@ def plan_scene(
     Reads the header and a decimated copy only. Raises what ``upscale_scene`` would raise before
     its first tile: RasterError, BandError, RangeError, TilingError, OutputError.
     """
-    with _gdal(), open_source(os.fspath(src)) as source:
+    with gdal_settings(), open_source(os.fspath(src)) as source:
         return plan_of(decide(source, network, options or SceneOptions()))
 
 
 def upscale_scene(
     src: str | PathLike[str],
     dst: str | PathLike[str],
-    network: Network,
+    network: Network | Crew,
     options: SceneOptions | None = None,
     *,
     on_progress: OnProgress | None = None,
 ) -> SceneReport:
     """Write ``src`` enlarged by ``network`` to ``dst``, in bounded memory, resumably.
 
+    network: this process' own, or a crew of several processes, as ``open_workers`` makes it.
     src: any path that rasterio opens. dst: a local file, which appears only when it is complete;
     until then finished chunks lie in ``dst`` + ".partial", and the same call goes on from there.
     ``on_progress`` is called in the caller's thread after every batch of tiles.
 
     Raises RasterError, BandError, RangeError, TilingError or OutputError for what cannot be done,
     DiskFullError when the disk fills up, PredictionError when the network's result is unusable,
-    and InterruptedRunError after Ctrl-C. None of them leaves a half-written ``dst``.
+    WorkerError when all of a crew is lost, and InterruptedRunError after Ctrl-C. None of them leaves a half-written ``dst``.
     """
     started = time.monotonic()
     src, target = os.fspath(src), Path(dst)
     options = options or SceneOptions()
-    check_destination(src, target, options.overwrite)
-    with _gdal(), open_source(src) as source:
+    crew = Alone(network) if isinstance(network, Network) else network
+    check_destination(src, target, options)
+    with gdal_settings(), open_source(src) as source:
         inputs = look_at(src, source.dataset.files)
-        job = decide(source, network, options)
+        check_side_files(target, options.overwrite, [file.path for file in inputs.files])
+        job = decide(source, crew.spec, options)
         facts = fingerprint(job, inputs)
         with open_partial_folder(partial_path(target), facts, inputs) as folder:
             try:
-                run = _ChunkRun(job, network, folder, on_progress)
+                run = _ChunkRun(job, folder, on_progress)
                 warned = check_space(job, target, run.bytes_resumed)
-                run.work()
+                run.work(crew, src)
                 run.tell("assembling")
-                inputs.check_unchanged(thoroughly=True)
                 assemble(job, folder, run.chunks, target)
                 gone = folder.remove()
                 run.tell("done")
@@ -94,21 +89,15 @@ def upscale_scene(
         src=src,
         dst=target,
         plan=plan_of(job),
-        tiles_run=run.tiles_run,
-        tiles_skipped=run.tiles_skipped,
+        tiles_run=run.made.tiles_run,
+        tiles_skipped=len(run.made.empty),
         chunks_run=len(run.todo),
         chunks_resumed=len(run.chunks) - len(run.todo),
         seconds=seconds,
         mpx_per_s=(run.px - run.px_resumed) / 1e6 / max(seconds, 1e-9),
         output_file_bytes=target.stat().st_size,
         assumptions=job.assumptions,
-        warnings=tuple(words for words in (folder.restarted, warned, left) if words),
-    )
-
-
-def _gdal() -> rasterio.Env:
-    return rasterio.Env(  # type: ignore[no-untyped-call]
-        GDAL_CACHEMAX=_GDAL_CACHE_BYTES, GDAL_TIFF_INTERNAL_MASK=True
+        warnings=tuple(w for w in (folder.restarted, warned, *run.made.remarks, left) if w),
     )
 
 
@@ -128,54 +117,46 @@ def _tidy(folder: PartialFolder, src: str, error: BaseException) -> None:
 
 
 class _ChunkRun:
-    """The chunks of one run: which are done, which are left, and doing them."""
+    """The chunks of one run: which are done, which are left, and having them made."""
 
-    def __init__(
-        self, job: Job, network: Network, folder: PartialFolder, on_progress: OnProgress | None
-    ) -> None:
-        self.job, self.folder, self.on_progress = job, folder, on_progress
+    def __init__(self, job: Job, folder: PartialFolder, on_progress: OnProgress | None) -> None:
+        self.job, self.store, self.on_progress = job, folder.chunks, on_progress
         self.chunks = list(job.chunks())
-        left = [c for c in self.chunks if not folder.chunks.is_done(c)]
-        self.todo = in_order(left, job.grid, job.scale, network.arrays.kept_bytes)
+        self.todo = [chunk for chunk in self.chunks if not self.store.is_done(chunk)]
         self.px = job.header.region_hr.pixels
         self.px_resumed = self.px - sum(chunk.pixels for chunk in self.todo)
-        feed = ChunkList(lattice_of(job), self.todo)
-        self.pipeline = Pipeline(job, network, feed, self._deliver, lambda: self.tell("tiles"))
+        self.made = Made()
+        self.px_told = 0
 
     @property
     def bytes_resumed(self) -> int:
         """Size before compression of what is on the disk already."""
         return self.job.header.bytes * self.px_resumed // self.px
 
-    @property
-    def tiles_run(self) -> int:
-        """Tiles that went through the network."""
-        return self.pipeline.results.tiles_run
-
-    @property
-    def tiles_skipped(self) -> int:
-        """Tiles with nothing valid in them."""
-        return len(self.pipeline.results.empty)
-
-    def work(self) -> None:
-        """Run all chunks that are left."""
+    def work(self, crew: Crew, src: str) -> None:
+        """Have all chunks made that are left."""
         self.tell("tiles")
-        self.pipeline.run()
+        if self.todo:
+            work = Work(src, self.job.options, self.store, self.todo)
+            self.made = crew.make(self.job, work, self._watch)
 
-    def _deliver(self, chunk_hr: Region, stripes: Iterator[Stripe]) -> None:
-        self.folder.chunks.write(chunk_hr, self.job.header, stripes)
+    def _watch(self, made: Made) -> None:
+        self.made = made
+        self.tell("tiles")
 
     def tell(self, stage: str) -> None:
         """Report where the run stands."""
         if self.on_progress is None:
             return
-        px_done = self.px_resumed + self.pipeline.px_done + self.pipeline.px_under_way()
+        # What several workers have under way is an estimate: never backwards, never too much.
+        px_done = self.px_resumed + self.made.px + self.made.px_under_way
+        self.px_told = max(self.px_told, min(px_done, self.px))
         self.on_progress(
             Progress(
                 stage=stage,  # type: ignore[arg-type]  # one of three literals, all in this file
-                chunks_done=len(self.chunks) - len(self.todo) + self.pipeline.chunks_done,
+                chunks_done=len(self.chunks) - len(self.todo) + self.made.chunks,
                 chunks=len(self.chunks),
-                output_px_done=px_done,
+                output_px_done=self.px_told,
                 output_px=self.px,
                 output_px_resumed=self.px_resumed,
             )
