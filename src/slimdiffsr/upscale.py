@@ -249,7 +249,10 @@ class Upscaler:
             raise ConfigError(f"colour must be low-frequency, official or none, got {colour!r}")
         runtime = self.runtimes.for_tiles(tiles)
         fields = {f.name: getattr(self.spec, f.name) for f in dataclasses.fields(self.spec)}
-        fields |= {"batch": self.batch or runtime.batch, "arithmetic": runtime.fingerprint().items()}
+        fields |= {
+            "batch": self.batch or runtime.batch,
+            "arithmetic": runtime.fingerprint().items(),
+        }
         arrays = arrays_for(runtime.device)
         finish = None
         if colour == "official":

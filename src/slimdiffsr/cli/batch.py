@@ -103,9 +103,7 @@ def _tell_refused(found: WorkList, results: list[dict[str, Any]]) -> int:
     return len(found.refused)
 
 
-def _tell_interrupted(
-    error: BaseException, results: list[dict[str, Any]], total: int
-) -> None:
+def _tell_interrupted(error: BaseException, results: list[dict[str, Any]], total: int) -> None:
     words = sentence(error) if isinstance(error, SlimDiffSRError) else "stopped"
     done = sum(1 for result in results if "error" not in result)
     if total > 1:

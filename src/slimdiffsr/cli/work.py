@@ -62,7 +62,9 @@ def plan_work(paths: list[str], scale: int, *, png: bool, recursive: bool) -> Wo
     _check_folder(folder)
     inputs = [x for source in sources for x in _expand(source, folder, recursive, found)]
     targets = {
-        item: folder / item.subfolder / f"{Path(item.path).stem}_x{scale}{'.png' if png else '.tif'}"
+        item: folder
+        / item.subfolder
+        / f"{Path(item.path).stem}_x{scale}{'.png' if png else '.tif'}"
         for item in inputs
     }
     _add(found, targets)
@@ -144,9 +146,7 @@ def _walk(top: Path, out: Path, recursive: bool) -> Iterator[tuple[Path, list[Pa
 
 def _is_raster(path: Path) -> bool:
     # Hidden ones too are none: "._x.tif" is what macOS writes beside x.tif on foreign disks.
-    return (
-        path.suffix.lower() in RASTERS and not path.name.startswith(".") and not path.is_dir()
-    )
+    return path.suffix.lower() in RASTERS and not path.name.startswith(".") and not path.is_dir()
 
 
 def _is_missing(path: str) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import rasterio
 from affine import Affine
@@ -29,7 +29,7 @@ from slimdiffsr.geo.header import Header
 from slimdiffsr.geo.inputs import Inputs
 from slimdiffsr.geo.spec import BLOCK_HR_PX
 
-__all__ = ["ChunkStore", "Stripe"]
+__all__ = ["ChunkStore", "Store", "Stripe"]
 
 _SEAL = b"slimdiffsr chunk"  # stands before the checksum; GDAL reads no further than the TIFF
 
@@ -41,6 +41,24 @@ class Stripe:
     band: int
     row_hr_px: int  # inside the chunk
     pixels: NDArray[Any]  # (h, w)
+
+
+class Store(Protocol):
+    """Where finished chunks go: a folder here, or objects elsewhere. Can be handed to a process."""
+
+    @property
+    def key(self) -> str:
+        """Of the job that the chunks are of."""
+        ...
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the chunks are made from."""
+        ...
+
+    def write(self, region_hr: Region, header: Header, stripes: Iterator[Stripe]) -> None:
+        """Take a chunk; it is there whole afterwards, or not at all."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

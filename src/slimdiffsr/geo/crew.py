@@ -8,7 +8,7 @@ from typing import Protocol
 
 import rasterio
 
-from slimdiffsr.geo.chunks import ChunkStore, Stripe
+from slimdiffsr.geo.chunks import Store, Stripe
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.job import Job
 from slimdiffsr.geo.order import in_order
@@ -27,7 +27,7 @@ class Work:
 
     src: str
     options: SceneOptions
-    store: ChunkStore
+    store: Store
     chunks_hr: list[Region]  # row by row
 
 
@@ -91,7 +91,7 @@ class Reports:
 
 
 def make_chunks(
-    job: Job, store: ChunkStore, network: Network, feed: Feed, made: Made, reports: Reports
+    job: Job, store: Store, network: Network, feed: Feed, made: Made, reports: Reports
 ) -> None:
     """Make the chunks of a feed and put them into the store; ``made`` is kept up to date."""
 

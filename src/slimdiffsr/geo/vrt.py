@@ -12,9 +12,9 @@ from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.header import BandHeader, Header
 from slimdiffsr.geo.spec import BLOCK_HR_PX
 
-__all__ = ["vrt_xml"]
+__all__ = ["VRT_TYPES", "vrt_xml"]
 
-_VRT_TYPES = {
+VRT_TYPES = {
     "uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16",
     "uint32": "UInt32", "int32": "Int32", "float32": "Float32", "float64": "Float64",
 }  # fmt: skip
@@ -87,7 +87,7 @@ def _band(
     chunks: Sequence[tuple[str, Region]],
 ) -> None:
     element = Xml.SubElement(
-        root, "VRTRasterBand", dataType=_VRT_TYPES[header.dtype.name], band=str(number),
+        root, "VRTRasterBand", dataType=VRT_TYPES[header.dtype.name], band=str(number),
         blockXSize=str(BLOCK_HR_PX), blockYSize=str(BLOCK_HR_PX),
     )  # fmt: skip
     _metadata(element, band.tags)

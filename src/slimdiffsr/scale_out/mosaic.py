@@ -13,8 +13,8 @@ from xml.etree import ElementTree as Xml
 
 from affine import Affine
 
-from slimdiffsr.geo.output import VRT_TYPES
 from slimdiffsr.geo.raster import open_quietly
+from slimdiffsr.geo.vrt import VRT_TYPES
 from slimdiffsr.scale_out.places import FolderPlace, Place
 
 __all__ = ["write_mosaic"]

@@ -37,7 +37,10 @@ _EXTRA = "pip install 'slimdiffsr[stores]'"
 class Place(Protocol):
     """Whole objects under keys such as ``chunks/000001/a.tif``. Raises PlaceError for all trouble."""
 
-    address: str
+    @property
+    def address(self) -> str:
+        """As the user gave it."""
+        ...
 
     def put(self, key: str, data: bytes, *, replace: bool = False) -> bool:
         """Write an object whole; False, and nothing changed, when there is one already."""

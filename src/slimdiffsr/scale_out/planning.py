@@ -73,7 +73,9 @@ def plan_job(
     """
     if shards < 1 or unit_chunks < 1:
         raise ConfigError(f"shards and chunks a unit must be positive: {shards}, {unit_chunks}")
-    totals, parts, works = _Totals(), [], []
+    totals = _Totals()
+    parts: list[Part] = []
+    works: list[int] = []
     waiting = iter(enumerate(sources))
     with ThreadPoolExecutor(min(_MOST_READERS, 4 * (os.cpu_count() or 1))) as readers:
         while numbered := list(islice(waiting, PART_SCENES)):

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from slimdiffsr.errors import JobError
+from slimdiffsr.crews import ModelPlan
+from slimdiffsr.errors import ConfigError, JobError
 from slimdiffsr.geo.spec import Network, NetworkSpec, SceneOptions
 
-__all__ = ["Request", "fit_network", "options_from", "options_to", "spec_from", "spec_to"]
+__all__ = ["Request", "declared_spec", "fit_network", "options_from", "options_to", "spec_from", "spec_to"]
 
+_CUDA_BATCH = 8
 _ALIKE = ("runtime", "precision")  # words of the arithmetic that must be the same everywhere
 
 
@@ -79,6 +81,33 @@ def options_to(options: SceneOptions) -> dict[str, Any]:
 
 def options_from(values: Mapping[str, Any]) -> SceneOptions:
     """Back from JSON, which turns tuples into lists."""
-    return SceneOptions(
-        **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    )
+    tuples: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    return SceneOptions(**tuples)
+
+
+def declared_spec(
+    model: str, scale: int | None, device: str, precision: str, runtime: str, colour: str
+) -> NetworkSpec:
+    """How a job's scenes are cut, and the arithmetic that its workers must have.
+
+    For ``cpu`` what is best on this machine; ``cuda`` needs no card here, and ``auto`` then means
+    recorded passes in bf16, eight tiles at a time. Raises what ``Upscaler.from_pretrained`` raises,
+    and ConfigError for another device.
+    """
+    if device not in ("cpu", "cuda"):
+        raise ConfigError(f"the device of a job's workers is cpu or cuda, got {device!r}")
+    plan = ModelPlan(model, scale=scale, device="cpu", colour=colour)  # type: ignore[arg-type]
+    if device == "cpu":
+        network = dataclasses.replace(plan, precision=precision, runtime=runtime)()
+        batch, arithmetic = network.batch, shared_arithmetic(network)
+    else:
+        network, batch = plan(), _CUDA_BATCH
+        words = {"runtime": runtime, "precision": precision}
+        best = {"runtime": "recorded", "precision": "bf16"}
+        chosen = {k: best[k] if v == "auto" else v for k, v in words.items()}
+        arithmetic = (*chosen.items(), ("device", "cuda"))
+    names = [f.name for f in dataclasses.fields(NetworkSpec)]
+    values = {name: getattr(network, name) for name in names}
+    return NetworkSpec(**{**values, "batch": batch, "arithmetic": arithmetic})
