@@ -9,7 +9,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from slimdiffsr.cli import evaluate, figures, models, scenes, testset, train
+from slimdiffsr.cli import evaluate, figures, jobs, models, scenes, testset, train
 from slimdiffsr.cli.bench import bench
 from slimdiffsr.cli.check import check
 from slimdiffsr.cli.show import note, sentence
@@ -19,9 +19,11 @@ __all__ = ["app", "main", "rio_command"]
 
 EXTRAS = {"accelerate": "train", "PIL": "report", "tensorboard": "train", "matplotlib": "report"}
 
-RASTERS, TRAINING, COMPARISON, IMPORT = "Rasters", "Training", "Comparison", "Import"
+RASTERS, MACHINES, TRAINING = "Rasters", "Many machines", "Training"
+COMPARISON, IMPORT = "Comparison", "Import"
 ORDER = (
     *("upscale", "info", "check", "demo"),
+    *("plan", "work", "status", "finish"),
     *("train", "merge-teacher", "interpolate"),
     *("make-testset", "evaluate", "draw", "bench"),
     *("import-weights", "import-lpips", "import-dists"),
@@ -67,6 +69,8 @@ app = typer.Typer(
 )
 for command in (scenes.upscale, scenes.info, check, scenes.demo):
     app.command(rich_help_panel=RASTERS)(command)
+for command in (jobs.plan, jobs.work, jobs.status, jobs.finish):
+    app.command(rich_help_panel=MACHINES)(command)
 app.command("merge-teacher", rich_help_panel=TRAINING)(models.merge_teacher)
 app.command(rich_help_panel=TRAINING)(models.interpolate)
 app.command("make-testset", rich_help_panel=COMPARISON)(testset.make_testset)

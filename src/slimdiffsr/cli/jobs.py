@@ -132,7 +132,7 @@ def _sources(
     *given, output = paths
     listed = _lines(inputs) if inputs is not None else []
     found = plan_work(
-        [*given, *listed, "outputs/"], scale, png=format == "png", recursive=False, many=True
+        [*given, *listed, "outputs/"], scale, png=format == "png", recursive=False
     )
     for words in found.notes:
         note(f"note: {words}")

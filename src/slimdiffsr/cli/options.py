@@ -24,6 +24,9 @@ ModelOption = Annotated[
 ScaleOption = Annotated[int | None, typer.Option("--scale", "-s", help="Enlargement: 4 or 8.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")]
+RuntimeOption = Annotated[
+    str, typer.Option(help="auto, torch, recorded, compiled, openvino, onnx.")
+]
 BandsOption = Annotated[str | None, typer.Option(help="Bands seen as red,green,blue: 3,2,1.")]
 RangeOption = Annotated[
     str, typer.Option("--range", help="Values seen as black,white: auto, or lo,hi.")
