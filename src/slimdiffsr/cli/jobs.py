@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = ["finish", "plan", "status", "work"]
 
-# Where batch systems say which of their tasks this is: (its number, how many, the first number).
+# Where batch systems say which of their tasks this is, and which number they count from.
 TASKS = (
-    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
-    ("JOB_COMPLETION_INDEX", None, None),
-    ("AWS_BATCH_JOB_ARRAY_INDEX", None, None),
+    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN"),
+    ("JOB_COMPLETION_INDEX", ""),
+    ("AWS_BATCH_JOB_ARRAY_INDEX", ""),
 )
 INCOMPLETE = 6  # exit status of finish when scenes are left
 JobArgument = Annotated[
@@ -131,9 +131,7 @@ def _sources(
 
     *given, output = paths
     listed = _lines(inputs) if inputs is not None else []
-    found = plan_work(
-        [*given, *listed, "outputs/"], scale, png=format == "png", recursive=False
-    )
+    found = plan_work([*given, *listed, "outputs/"], scale, png=format == "png", recursive=False)
     for words in found.notes:
         note(f"note: {words}")
     refused = ((source, "") for source, _ in found.refused)
@@ -151,15 +149,18 @@ def _lines(path: Path) -> list[str]:
 def work(
     job: JobArgument,
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Which shard, from 0; else the batch system's.")
+        str | None,
+        typer.Option(metavar="I/N", help="Which shard, from 0; else the batch system's."),
     ] = None,
     help_others: Annotated[
-        bool, typer.Option("--help-others/--only-own", help="Go on with others' shards after one's own.")
+        bool,
+        typer.Option("--help-others/--only-own", help="Go on with others' shards after one's own."),
     ] = True,
     device: DeviceOption = "auto",
     engine: Annotated[str, typer.Option(help="here, or ray: workers all over a cluster.")] = "here",
     address: Annotated[
-        str | None, typer.Option(help="Of the Ray cluster: auto, ray://host:10001; else a local one.")
+        str | None,
+        typer.Option(help="Of the Ray cluster: auto, ray://host:10001; else a local one."),
     ] = None,
     cpus_per_worker: Annotated[float, typer.Option(min=0.1, help="Ray only.")] = 2,
     gpus_per_worker: Annotated[float, typer.Option(min=0, help="Ray only.")] = 0,
@@ -185,8 +186,7 @@ def work(
             job, own, device, help_others=help_others,
             on_unit=lambda now: show(now.units, planned.units),
         )  # fmt: skip
-    for words in done.failures:
-        note(f"failed: {words}")
+    _tell_failures((words for words in done.failures), "failed")
     note(f"{done.units} units, {done.chunks} chunks, {done.px / 1e6:.1f} Mpx")
     return None
 
@@ -207,18 +207,28 @@ def _work_on_ray(
     note(f"{units} of {planned.units} units by {len(answers)} Ray workers")
 
 
+def _tell_failures(failures: Iterable[str], word: str) -> None:
+    """One line an input: its first reason, and how many parts of it failed."""
+    by_input: dict[str, list[str]] = {}
+    for words in failures:
+        by_input.setdefault(words.split(": ", 1)[0], []).append(words)
+    for reasons in by_input.values():
+        more = f" (and {len(reasons) - 1} times more)" if len(reasons) > 1 else ""
+        note(f"{word}: {reasons[0]}{more}")
+
+
 def _own_shard(asked: str | None, shards: int) -> int | None:
     """The shard of this worker, from 0; None where there is no telling."""
     if asked is not None:
-        number, slash, count = asked.partition("/")
-        if not (number.isdecimal() and (not slash or count.isdecimal())):
+        first, slash, count = asked.partition("/")
+        if not (first.isdecimal() and (not slash or count.isdecimal())):
             raise ConfigError(f"--shard must be I/N, as in 0/8, got {asked!r}")
         if slash and int(count) != shards:
             raise JobError(f"the job has {shards} shards, and --shard {asked} means {count}")
-        return _checked(int(number), shards, f"--shard {asked}")
-    for name, _, first in TASKS:
+        return _checked(int(first), shards, f"--shard {asked}")
+    for name, base in TASKS:
         if os.environ.get(name, "").isdecimal():
-            number = int(os.environ[name]) - int(os.environ.get(first or "", "0") or 0)
+            number = int(os.environ[name]) - int(os.environ.get(base, "0") or 0)
             return _checked(number, shards, f"{name}={os.environ[name]}")
     return None
 
@@ -255,8 +265,9 @@ def status(job: JobArgument, as_json: JsonOption = False) -> None:
         print(
             f"{found.units_per_hour:.0f} units an hour: about {duration(found.seconds_left)} to go"
         )
-    for failure in found.failures:
-        note(f"{'set aside' if failure.set_aside else 'failed'}: {failure.src}: {failure.reason}")
+    for aside, word in ((True, "set aside"), (False, "failed, to be tried again")):
+        some = [f for f in found.failures if f.set_aside == aside]
+        _tell_failures((f"{f.src}: {f.reason}" for f in some), word)
 
 
 def finish(

@@ -79,6 +79,13 @@ class Claims:
         except (ValueError, KeyError, TypeError):
             return "unknown"
 
+    def reopen(self, shard: int, unit: int) -> None:
+        """Forget what was said of a unit: it is as if nobody had begun it."""
+        self.place.delete(f"done/{shard:05d}/{unit:09d}.1")
+        for attempt in range(1, self.claimed(shard).get(unit, 0) + 1):
+            for kind in ("failed", "claims"):
+                self.place.delete(f"{kind}/{shard:05d}/{unit:09d}.{attempt}")
+
     def _last(self, kind: str, shard: int | None) -> dict[int, int]:
         found: dict[int, int] = {}
         for unit, attempt in self._attempts(kind, shard):
@@ -191,13 +198,13 @@ class Picker:
             open_units = self._open(shard)
         else:
             open_units = [unit for home in sorted(self._undone) for unit in self._open(home)]
-        self._undone = {self.job.shard_of(unit) for unit, _ in open_units}
+        self._undone = {self.job.shard_of(unit) for unit, *_ in open_units}
         self.rng.shuffle(open_units)  # or all would doubt the same one
         oldest: float | None = None
-        for unit, attempt in open_units:
+        for unit, attempt, ended in open_units:
             home = self.job.shard_of(unit)
             age_s = now_s - self.claims.begun_at(home, unit, attempt)
-            if age_s >= self.patience_s:
+            if ended or age_s >= self.patience_s:
                 taken = self._claim(home, unit, now_s, attempt + 1)
                 if taken is not None:
                     return taken
@@ -205,12 +212,12 @@ class Picker:
             oldest = age_s if oldest is None else max(oldest, age_s)
         return None if oldest is None else Wait(max(1.0, self.patience_s - oldest))
 
-    def _open(self, shard: int | None) -> list[tuple[int, int]]:
-        """(unit, its last attempt) of what is begun, neither done nor set aside."""
+    def _open(self, shard: int | None) -> list[tuple[int, int, bool]]:
+        """(unit, its last attempt, whether it failed) of what is begun and may be tried again."""
         begun = self.claims.claimed(shard)
         done, failed = self.claims.done(shard), self.claims.failed(shard)
         return [
-            (unit, attempt)
+            (unit, attempt, failed.get(unit, 0) >= attempt)
             for unit, attempt in sorted(begun.items())
             if unit not in done and not set_aside(attempt, failed.get(unit, 0))
         ]

@@ -15,10 +15,12 @@ from slimdiffsr.errors import JobError, OutputError, PlaceError, SlimDiffSRError
 from slimdiffsr.geo.chunks import ChunkStore
 from slimdiffsr.geo.crew import Made, Watch, Work
 from slimdiffsr.geo.destination import partial_path
+from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.inputs import Inputs
 from slimdiffsr.geo.job import Job
 from slimdiffsr.geo.scene import upscale_scene
 from slimdiffsr.geo.spec import NetworkSpec
+from slimdiffsr.scale_out.claims import Claims
 from slimdiffsr.scale_out.jobfile import JobFile, PlannedScene, read_part
 from slimdiffsr.scale_out.mosaic import write_mosaic
 from slimdiffsr.scale_out.places import FolderPlace, Place, open_place
@@ -26,6 +28,9 @@ from slimdiffsr.scale_out.request import options_from, spec_from
 from slimdiffsr.scale_out.stores import chunk_prefix, fetch_chunk
 
 __all__ = ["Finished", "finish_job"]
+
+
+_AGAIN = "run 'slimdiffsr work', then 'finish' again"
 
 
 @dataclass(slots=True)
@@ -37,18 +42,18 @@ class Finished:
     mosaic: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Nobody:
     """A crew that makes no chunk: all of them must be there already."""
 
     spec: NetworkSpec
+    damaged: list[Region] = field(default_factory=list)
 
     def make(self, job: Job, work: Work, watch: Watch) -> Made:
         """Raise JobError, for there is something to make."""
-        first = work.chunks_hr[0]
+        self.damaged = list(work.chunks_hr)
         raise JobError(
-            f"{len(work.chunks_hr)} chunks are missing or damaged, the first at column "
-            f"{first.col}, row {first.row} of the output: run 'slimdiffsr work' again"
+            f"{len(self.damaged)} chunks were damaged and are to be made again: {_AGAIN}"
         )
 
 
@@ -67,13 +72,13 @@ def finish_job(
     output is in its place, unless they are to be kept. on_scene: told how many scenes are done.
     Raises PlaceError and OutputError when a place fails.
     """
-    found, output = Finished(), open_place(job.output)
+    found, output, first_unit = Finished(), open_place(job.output), 0
     for number in range(len(job.parts)):
         for scene in read_part(place, number):
             try:
                 if scene.error:
                     raise JobError(scene.error)
-                _finish_scene(place, job, scene, output, scratch)
+                _finish_scene(place, job, (first_unit, scene), output, scratch)
                 if not keep_chunks:
                     _delete_chunks(place, scene)
                 found.outputs.append(scene.output)
@@ -81,6 +86,7 @@ def finish_job(
                 raise
             except SlimDiffSRError as error:
                 found.failures[scene.src] = str(error)
+            first_unit += scene.unit_count(job.unit_chunks)
             if on_scene is not None:
                 on_scene(scene.number + 1)
     if len(found.outputs) > 1:
@@ -89,13 +95,18 @@ def finish_job(
 
 
 def _finish_scene(
-    place: Place, job: JobFile, scene: PlannedScene, output: Place, scratch: Path | None
+    place: Place,
+    job: JobFile,
+    numbered: tuple[int, PlannedScene],
+    output: Place,
+    scratch: Path | None,
 ) -> None:
+    first_unit, scene = numbered
     mark = f"finished/{scene.number:07d}.json"
     if _is_finished(place.get(mark), scene, output):
         return
     with _target(output, scene, scratch) as target:
-        facts = _assemble(place, job, scene, target)
+        facts = _assemble(place, job, scene, first_unit, target)
         if not isinstance(output, FolderPlace):
             output.put_file(scene.output, target)
     place.put(mark, json.dumps({"key": scene.key, **facts}).encode(), replace=True)
@@ -122,23 +133,43 @@ def _target(output: Place, scene: PlannedScene, scratch: Path | None) -> Iterato
         yield Path(folder) / Path(scene.output).name
 
 
-def _assemble(place: Place, job: JobFile, scene: PlannedScene, target: Path) -> dict[str, Any]:
+def _assemble(
+    place: Place, job: JobFile, scene: PlannedScene, first_unit: int, target: Path
+) -> dict[str, Any]:
     """The output from its chunks, by the same code as ``upscale``, which finds them all done."""
     folder = partial_path(target)
+    here = ChunkStore(folder, scene.key, Inputs((), ()))
+    paths = [here.chunk_path(chunk) for chunk in scene.chunks(0, scene.chunk_count)]
+    there = {key.rpartition("/")[2] for key in place.keys(chunk_prefix(scene))}
+    missing = [path for path in paths if path.name not in there and not path.exists()]
+    if missing:
+        raise JobError(f"{len(missing)} of {len(paths)} chunks are not made yet: {_AGAIN}")
     folder.mkdir(exist_ok=True)
     (folder / "lock").touch()  # makes the folder ours
-    here = ChunkStore(folder, scene.key, Inputs((), ()))
-    for chunk in _chunks(scene):
-        path = here.chunk_path(chunk)
+    for path in paths:
         if not path.exists():
             fetch_chunk(place, scene, path.name, path)
     options = options_from({**job.options, "overwrite": True})
-    upscale_scene(scene.src, target, _Nobody(spec_from(job.spec)), options)
+    crew = _Nobody(spec_from(job.spec))
+    try:
+        upscale_scene(scene.src, target, crew, options)
+    finally:
+        _reopen(place, job, scene, first_unit, crew.damaged)
     return {"bytes": os.path.getsize(target)}
 
 
-def _chunks(scene: PlannedScene) -> Iterator[Any]:
-    yield from scene.chunks(0, scene.chunk_count)
+def _reopen(
+    place: Place, job: JobFile, scene: PlannedScene, first_unit: int, damaged: list[Region]
+) -> None:
+    """Delete damaged chunks and what says that they are done, so that a worker makes them again."""
+    if not damaged:
+        return
+    store = ChunkStore(Path(), scene.key, Inputs((), ()))
+    order = scene.chunks(0, scene.chunk_count)
+    for chunk in damaged:
+        place.delete(chunk_prefix(scene) + store.chunk_path(chunk).name)
+        unit = first_unit + order.index(chunk) // job.unit_chunks
+        Claims(place).reopen(job.shard_of(unit), unit)
 
 
 def _delete_chunks(place: Place, scene: PlannedScene) -> None:

@@ -11,7 +11,15 @@ from slimdiffsr.crews import ModelPlan
 from slimdiffsr.errors import ConfigError, JobError
 from slimdiffsr.geo.spec import Network, NetworkSpec, SceneOptions
 
-__all__ = ["Request", "declared_spec", "fit_network", "options_from", "options_to", "spec_from", "spec_to"]
+__all__ = [
+    "Request",
+    "declared_spec",
+    "fit_network",
+    "options_from",
+    "options_to",
+    "spec_from",
+    "spec_to",
+]
 
 _CUDA_BATCH = 8
 _ALIKE = ("runtime", "precision")  # words of the arithmetic that must be the same everywhere
