@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -82,6 +83,10 @@ class _Actor:
         names = NetworkSpec.__dataclass_fields__
         return NetworkSpec(**{name: getattr(self._network, name) for name in names})
 
+    def pid(self) -> int:
+        """The worker's process, on its node."""
+        return os.getpid()
+
     def make(self, work: Work) -> Made | SlimDiffSRError:
         """Make some chunks. Errors of ours come back as values: Ray would wrap them in its own."""
         try:
@@ -104,7 +109,7 @@ class RayCrew:
         actor = ray.remote(
             num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=-1, max_task_retries=0
         )(_Actor)
-        self._actors = [actor.remote(make, int(share.cpus)) for _ in range(count)]
+        self.actors = [actor.remote(make, int(share.cpus)) for _ in range(count)]
         self._spec: NetworkSpec | None = None
 
     @property
@@ -112,7 +117,7 @@ class RayCrew:
         """See ``Crew``; waits for the first actor. Raises WorkerError."""
         if self._spec is None:
             try:
-                self._spec = self._ray.get(self._actors[0].spec.remote())
+                self._spec = self._ray.get(self.actors[0].spec.remote())
             except self._ray.exceptions.RayError as error:
                 raise _translated(error) from None
         return self._spec
@@ -125,7 +130,7 @@ class RayCrew:
         waiting = deque(
             (order[k : k + _UNIT_CHUNKS], 0) for k in range(0, len(order), _UNIT_CHUNKS)
         )
-        run = _RayRun(self._ray, self._actors, work, waiting, Made())
+        run = _RayRun(self._ray, self.actors, work, waiting, Made())
         try:
             run.run(watch)
         finally:
@@ -134,7 +139,7 @@ class RayCrew:
 
     def close(self) -> None:
         """End the actors."""
-        for actor in self._actors:
+        for actor in self.actors:
             self._ray.kill(actor)
 
 
@@ -150,44 +155,80 @@ class _RayRun:
         made: Made,
     ) -> None:
         self.ray, self.actors, self.work, self.waiting, self.made = ray, actors, work, waiting, made
-        self.under_way: dict[Any, tuple[int, list[Region], int]] = {}
+        self.under_way: dict[Any, tuple[int, list[Region], int]] = {}  # in the order handed out
+        self.pings: dict[Any, int] = {}  # to actors that are to come back
 
     def run(self, watch: Watch) -> None:
-        for _ in range(_AHEAD):
-            for number in range(len(self.actors)):
-                self._hand_out(number)
-        while self.under_way:
-            ready, _ = self.ray.wait(list(self.under_way), timeout=_LOOK_S)
+        for number in range(len(self.actors)):
+            self._fill(number)
+        while self.under_way or self.pings:
+            tasks = [*self.under_way, *self.pings]
+            ready, _ = self.ray.wait(tasks, num_returns=len(tasks), timeout=_LOOK_S)
             for task in ready:
-                number = self._take_back(task)
-                self._hand_out(number)
+                if task in self.pings:
+                    self._answered(task)
+                else:
+                    self._take_back(task)
             watch(self.made)
+            if not self.waiting and not self.under_way:
+                return
 
-    def _hand_out(self, number: int) -> None:
-        if not self.waiting:
-            return
-        chunks, tries = self.waiting.popleft()
-        part = Work(self.work.src, self.work.options, self.work.store, chunks)
-        self.under_way[self.actors[number].make.remote(part)] = number, chunks, tries
+    def _fill(self, number: int) -> None:
+        """Hand an actor what it does next, and what it will do then."""
+        has = sum(owner == number for owner, *_ in self.under_way.values())
+        for _ in range(_AHEAD - has):
+            if not self.waiting:
+                return
+            chunks, tries = self.waiting.popleft()
+            part = Work(self.work.src, self.work.options, self.work.store, chunks)
+            self.under_way[self.actors[number].make.remote(part)] = number, chunks, tries
 
-    def _take_back(self, task: Any) -> int:  # noqa: ANN401  Ray's reference
-        number, chunks, tries = self.under_way.pop(task)
+    def _take_back(self, task: Any) -> None:  # noqa: ANN401  Ray's reference
+        number, chunks, tries = self.under_way[task]
+        first = next(t for t, (owner, *_) in self.under_way.items() if owner == number)
+        del self.under_way[task]
         try:
             answer = self.ray.get(task)
-        except self.ray.exceptions.RayActorError as error:
-            if tries + 1 >= _TRIES:
-                raise WorkerError(
-                    f"{_TRIES} workers died of the chunk at column {chunks[0].col}, row "
-                    f"{chunks[0].row}; finished chunks are kept, and the same command goes on"
-                ) from error
-            self.waiting.append((chunks, tries + 1))
-            return number
+        except self.ray.exceptions.RayActorError:
+            # What waited at the actor is not to blame; what it was doing may be.
+            self._give_back(chunks, tries + (task == first))
+            if number not in self.pings.values():
+                self.pings[self.actors[number].pid.remote()] = number
+            return
         except self.ray.exceptions.RayError as error:
             raise _translated(error) from None
         if isinstance(answer, SlimDiffSRError):
             raise answer
         self._add(answer)
-        return number
+        if number not in self.pings.values():
+            self._fill(number)
+
+    def _give_back(self, chunks: list[Region], tries: int) -> None:
+        if tries >= _TRIES:
+            raise WorkerError(
+                f"{_TRIES} workers died of the chunk at column {chunks[0].col}, row "
+                f"{chunks[0].row}; finished chunks are kept, and the same command goes on"
+            )
+        self.waiting.appendleft((chunks, tries))
+        for number in range(len(self.actors)):  # another may be idle
+            if number not in self.pings.values():
+                self._fill(number)
+
+    def _answered(self, task: Any) -> None:  # noqa: ANN401  Ray's reference
+        """An actor that had died is back, or is not yet."""
+        number = self.pings.pop(task)
+        try:
+            self.ray.get(task)
+        except self.ray.exceptions.RayActorError as error:
+            if isinstance(error, self.ray.exceptions.ActorUnavailableError):
+                time.sleep(_LOOK_S)
+                self.pings[self.actors[number].pid.remote()] = number
+            elif not self.under_way and not self.pings:
+                raise WorkerError(
+                    "all Ray workers are lost; finished chunks are kept, and the same command goes on"
+                ) from error
+            return
+        self._fill(number)
 
     def _add(self, part: Made) -> None:
         self.made.chunks += part.chunks
