@@ -12,7 +12,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from slimdiffsr.cli import evaluate, figures, models, scenes, testset, train
+from slimdiffsr.cli import evaluate, figures, jobs, models, scenes, testset, train
 from slimdiffsr.cli.bench import bench
 from slimdiffsr.cli.check import check
 from slimdiffsr.cli.export import export
@@ -24,9 +24,11 @@ __all__ = ["app", "main", "rio_command"]
 
 EXTRAS = {"accelerate": "train", "PIL": "report", "tensorboard": "train", "matplotlib": "report"}
 
-RASTERS, TRAINING, COMPARISON, FILES = "Rasters", "Training", "Comparison", "Model files"
+RASTERS, MACHINES, TRAINING = "Rasters", "Many machines", "Training"
+COMPARISON, FILES = "Comparison", "Model files"
 ORDER = (
     *("upscale", "info", "check", "models", "demo"),
+    *("plan", "work", "status", "finish"),
     *("train", "merge-teacher", "interpolate"),
     *("make-testset", "evaluate", "draw", "bench"),
     *("export", "import-weights", "import-lpips", "import-dists"),
@@ -93,6 +95,8 @@ app = typer.Typer(
 for command in (scenes.upscale, scenes.info, check, scenes.demo):
     app.command(rich_help_panel=RASTERS)(command)
 app.command("models", rich_help_panel=RASTERS)(models.list_models)
+for command in (jobs.plan, jobs.work, jobs.status, jobs.finish):
+    app.command(rich_help_panel=MACHINES)(command)
 app.command("merge-teacher", rich_help_panel=TRAINING)(models.merge_teacher)
 app.command(rich_help_panel=TRAINING)(models.interpolate)
 app.command("make-testset", rich_help_panel=COMPARISON)(testset.make_testset)

@@ -274,7 +274,7 @@ class _Lines:
 
 
 @contextmanager
-def counting_progress(what: str) -> Iterator[Callable[..., None]]:
+def counting_progress(what: str, *, quiet: bool = False) -> Iterator[Callable[..., None]]:
     """A progress bar for things one by one, on a terminal only.
 
     Called with how many are done, how many there are, and perhaps what comes next.
@@ -284,8 +284,8 @@ def counting_progress(what: str) -> Iterator[Callable[..., None]]:
         TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
         TimeRemainingColumn(),
     )  # fmt: skip
-    shown = console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
+    hidden = quiet or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total, following="": bar.update(
             task, completed=done, total=total, description=following
