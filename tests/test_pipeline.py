@@ -27,6 +27,7 @@ def slimdiffsr(*arguments: object, status: int = 0) -> Any:
     return result
 
 
+@pytest.mark.slow
 def test_the_commands_lead_from_a_folder_of_images_to_an_enlarged_raster(tmp_path: Path) -> None:
     write_images(tmp_path / "data", [(80, 96), (96, 64), (40, 40)])
     lpips = write_lpips(tmp_path / "lpips.safetensors")

@@ -140,6 +140,7 @@ WRITTEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", WRITTEN)
 def test_two_processes_have_the_losses_and_weights_of_one(place: Path, stage: str) -> None:
     one, two = (
