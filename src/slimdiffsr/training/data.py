@@ -73,7 +73,8 @@ class TrainingPairs:
 
     def _cut(self, rng: torch.Generator) -> tuple[Path, Tensor, Passed]:
         # In place of one that cannot be read any other, each as likely: it may outweigh them all.
-        files, passed = self.images.files, {}
+        files = self.images.files
+        passed: dict[str, str] = {}
         index = draw_weighted(self.cumulative, rng)
         for _ in range(MOST_RETRIES):
             path = files[index]
