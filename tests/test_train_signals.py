@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -64,8 +65,10 @@ class Run:
             time.sleep(0.1)
         time.sleep(1)
 
-    def workers(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
+    def workers(self) -> list[Any]:
+        processes: Any = psutil
+        found: list[Any] = processes.Process(self.process.pid).children(recursive=True)
+        return found
 
     def kill_group(self, number: int) -> None:
         os.killpg(self.process.pid, number)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,14 @@ from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 from students import seeded, write_images
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from slimdiffsr.errors import DataError
 from slimdiffsr.training.data import SampleNumbers, TrainingPairs, draw_weighted
 from slimdiffsr.training.images import ImageFolder, find_images
-from slimdiffsr.training.notices import Notice
+from slimdiffsr.training.notices import Notice, say_nothing
 from slimdiffsr.training.pixels import read_rgb
 from slimdiffsr.training.pool import PairPool
+from slimdiffsr.training.workers import load_batches
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -235,8 +237,8 @@ def test_a_truncated_image_is_one_clear_error(tmp_path: Path) -> None:
 
 def collect(pairs: TrainingPairs, workers: int) -> list[Tensor]:
     numbers = SampleNumbers(first_step=3, last_step=6, batch=4)
-    batches = list(DataLoader(pairs, batch_sampler=numbers, num_workers=workers))
-    return [torch.cat([batch[i] for batch in batches]) for i in (0, 1)]
+    batches = list(load_batches(pairs, numbers, workers, say_nothing))
+    return [torch.cat([lr for lr, _, _ in batches]), torch.cat([hr for _, hr, _ in batches])]
 
 
 def test_samples_depend_on_seed_and_number_alone_whatever_the_workers(images: ImageFolder) -> None:
@@ -301,6 +303,43 @@ def test_an_image_that_breaks_later_is_passed_over_and_counted(images: ImageFold
         DataError, match="20 images in a row could not be read, the last because: cannot read"
     ):
         make_pairs(images)[0]
+
+
+# Workers
+
+
+def test_without_room_in_shared_memory_batches_come_through_pipes(
+    images: ImageFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs, numbers = make_pairs(images), [[0, 1], [2, 3], [4, 5]]
+    usual = list(load_batches(pairs, numbers, 2, say_nothing))
+    monkeypatch.setattr("slimdiffsr.training.workers._room", lambda: 1000)
+    # Through pipes no tensor is shared, and none needs the memory that is missing.
+    monkeypatch.setattr("torch.Tensor.share_memory_", None)
+    told: list[Notice] = []
+    narrow = list(load_batches(pairs, numbers, 2, told.append))
+    for ours, theirs in zip(narrow, usual, strict=True):
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1], theirs[1])
+    (notice,) = told
+    assert "/dev/shm has room for 0 MiB, and 2 workers need" in notice.text
+    told.clear()
+    list(load_batches(pairs, numbers, 0, told.append))
+    assert not told  # nobody shares anything
+
+
+def test_where_no_worker_can_start_this_process_makes_the_samples(
+    images: ImageFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    pairs, numbers = make_pairs(images), [[0, 1], [2, 3]]
+    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter", none)
+    told: list[Notice] = []
+    made = list(load_batches(pairs, numbers, 2, told.append))
+    assert torch.equal(made[1][1][0], pairs[2][1])
+    assert told[0].text.endswith("(No space left on device): workers=0 is taken")
 
 
 # Sample numbers

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from slimdiffsr.errors import (
     ChecksumError,
@@ -231,7 +231,8 @@ def load_kl(home: Path | Repository) -> AutoencoderKL:
             vae = AutoencoderKL.from_pretrained(
                 place, subfolder="vae", revision=revision, variant="fp16"
             )
-        vae.to(torch.float32)
+        whole: nn.Module = vae
+        whole.float()
         return vae
 
     return _from("vae/", load, home)

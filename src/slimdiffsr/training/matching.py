@@ -35,9 +35,15 @@ class Grid:
 
     def bounds(self) -> tuple[float, float, float, float]:
         """Left, bottom, right, top in its own CRS."""
-        corners = [self.transform * at for at in ((0, 0), (self.width, self.height))]
-        xs, ys = zip(*corners, strict=True)
+        t = self.transform
+        xs, ys = (t.c, t.c + t.a * self.width), (t.f, t.f + t.e * self.height)
         return min(xs), min(ys), max(xs), max(ys)
+
+    def part(self, x_px: float, y_px: float, pixels: float) -> Affine:
+        """The transform of a part that begins there and has so many pixels in one of these."""
+        t = self.transform
+        corner = (t.c + t.a * x_px, t.f + t.e * y_px)
+        return Affine(t.a / pixels, 0, corner[0], 0, t.e / pixels, corner[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +147,11 @@ def _overlap(lr: Grid, hr: Grid) -> Window | None:
     except (CRSError, ValueError):
         return None
     left, bottom, right, top = around
-    inverse = ~lr.transform
-    (x0, y0), (x1, y1) = inverse * (left, top), inverse * (right, bottom)
+    t = lr.transform
+    (x0, x1), (y0, y1) = (
+        [(at - start) / step for at in ends]
+        for ends, start, step in (((left, right), t.c, t.a), ((top, bottom), t.f, t.e))
+    )
     first_x, first_y = max(0, _up(min(x0, x1))), max(0, _up(min(y0, y1)))
     last_x = min(lr.width, int(max(x0, x1) + 1e-6))
     last_y = min(lr.height, int(max(y0, y1) + 1e-6))

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
@@ -115,17 +114,22 @@ def register(match: Match, scale: int) -> Registered:
     Both on LR's pixels, HR averaged down to them. Raises DataError.
     """
     window = _middle(match.window_lr)
-    values, valid = read_values(match.lr, window)
-    lr = _prepared(values, valid)
+    lr, lr_there = _prepared(*read_values(match.lr, window))
     down = right = 0.0
     for _ in range(ROUNDS):
-        hr = _prepared(*_read_hr(match, window, 1, (down, right), Resampling.average))
+        hr, _there = _prepared(*_read_hr(match, window, 1, (down, right), Resampling.average))
         more_down, more_right = subpixel_shift(_windowed(lr), _windowed(hr))
         down, right = down + more_down, right + more_right
-    hr = _prepared(*_read_hr(match, window, 1, (down, right), Resampling.average))
-    spread = float(lr.std() * hr.std())
-    likeness = float(((lr - lr.mean()) * (hr - hr.mean())).mean()) / spread if spread else 0.0
-    return Registered(match, (down, right), likeness)
+    hr, hr_there = _prepared(*_read_hr(match, window, 1, (down, right), Resampling.average))
+    both = lr_there & hr_there
+    return Registered(match, (down, right), _correlation(lr[both], hr[both]))
+
+
+def _correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    spread = float(first.std() * second.std()) if first.size else 0.0
+    if spread == 0:
+        return 0.0
+    return float(((first - first.mean()) * (second - second.mean())).mean()) / spread
 
 
 def _middle(window: Window) -> Window:
@@ -134,13 +138,15 @@ def _middle(window: Window) -> Window:
     return Window(y, x, height, width)
 
 
-def _prepared(values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Grey of (3, h, w), with the mean where it is empty."""
+def _prepared(
+    values: NDArray[Any], valid: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Grey of (3, h, w), with the mean where it is empty, and where it is not."""
     grey = np.tensordot(_LUMA, values.astype(np.float64), 1)
-    there = valid.all(0)
+    there: NDArray[np.bool_] = np.logical_and.reduce(valid, axis=0)
     if there.mean() < 0.1:
         raise DataError("nearly all of it is empty")
-    return np.where(there, grey, grey[there].mean())
+    return np.where(there, grey, grey[there].mean()), there
 
 
 def _windowed(grey: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -162,8 +168,7 @@ def _read_hr(
     lr, hr = match.lr_grid, match.hr_grid
     down, right = shift_lr_px
     # What lies there in HR moves onto the window.
-    corner = Affine.translation(window_lr.x - right, window_lr.y - down)
-    target = lr.transform * corner * Affine.scale(1 / scale)
+    target = lr.part(window_lr.x - right, window_lr.y - down, scale)
     try:
         with open_source(str(match.hr)) as source:
             bands = choose_bands(source.names, None, False, source.alpha).seen
