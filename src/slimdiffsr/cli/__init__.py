@@ -26,6 +26,8 @@ EXTRAS = {"accelerate": "train", "PIL": "report", "tensorboard": "train", "matpl
 
 RASTERS, MACHINES, TRAINING = "Rasters", "Many machines", "Training"
 COMPARISON, FILES = "Comparison", "Model files"
+UsageError: Any = typer.BadParameter.__base__  # click's, or that of the copy that typer brings
+
 ORDER = (
     *("upscale", "info", "check", "models", "demo"),
     *("plan", "work", "status", "finish"),
@@ -41,6 +43,20 @@ class _Friendly(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401  typer's own Context
         """Commands as ``--help`` shows them; typer itself puts train and draw last."""
         return sorted(super().list_commands(ctx), key=ORDER.index)
+
+    def main(self, *args: Any, **how: Any) -> Any:  # noqa: ANN401  typer's own
+        """What a shell calls: a wrong use is one sentence too."""
+        how["standalone_mode"] = False
+        try:
+            status = super().main(*args, **how)
+        except UsageError as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                error.show()
+            else:
+                command = error.ctx.command_path if error.ctx else "slimdiffsr"
+                note(f"error: {error.format_message().rstrip('.')}: see {command} --help")
+            sys.exit(ConfigError.exit_status)
+        sys.exit(status if isinstance(status, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  typer's own Context
         """Run a command."""
