@@ -111,8 +111,10 @@ app = typer.Typer(
 for command in (scenes.upscale, scenes.info, check, scenes.demo):
     app.command(rich_help_panel=RASTERS)(command)
 app.command("models", rich_help_panel=RASTERS)(models.list_models)
-for command in (jobs.plan, jobs.work, jobs.status, jobs.finish):
-    app.command(rich_help_panel=MACHINES)(command)
+app.command(rich_help_panel=MACHINES)(jobs.plan)
+app.command(rich_help_panel=MACHINES)(jobs.work)
+app.command(rich_help_panel=MACHINES)(jobs.status)
+app.command(rich_help_panel=MACHINES)(jobs.finish)
 app.command("merge-teacher", rich_help_panel=TRAINING)(models.merge_teacher)
 app.command(rich_help_panel=TRAINING)(models.interpolate)
 app.command("make-testset", rich_help_panel=COMPARISON)(testset.make_testset)

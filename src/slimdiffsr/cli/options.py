@@ -34,9 +34,6 @@ WorkersOption = Annotated[
 ]
 BatchOption = Annotated[int | None, typer.Option(help="Tiles at once; default: what suits best.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")]
-RuntimeOption = Annotated[
-    str, typer.Option(help="auto, torch, recorded, compiled, openvino, onnx.")
-]
 BandsOption = Annotated[str | None, typer.Option(help="Bands seen as red,green,blue: 3,2,1.")]
 RangeOption = Annotated[
     str, typer.Option("--range", help="Values seen as black,white: auto, or lo,hi.")

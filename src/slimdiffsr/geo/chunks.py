@@ -58,7 +58,13 @@ class Store(Protocol):
         """What the chunks are made from."""
         ...
 
-    def write(self, region_hr: Region, header: Header, stripes: Iterator[Stripe]) -> None:
+    def write(
+        self,
+        region_hr: Region,
+        header: Header,
+        stripes: Iterator[Stripe],
+        factors: Sequence[int] = (),
+    ) -> None:
         """Take a chunk; it is there whole afterwards, or not at all."""
         ...
 

@@ -46,7 +46,6 @@ class PlannedScene:
     chunk_hr_px: int = 0
     bytes_hr: int = 0  # of the output before compression
     tiles: int = 0
-    value_range: tuple[float, float] | None = None
     error: str = ""
 
     @property
@@ -191,8 +190,6 @@ def read_part(place: Place, number: int) -> Iterator[PlannedScene]:
 def _scene(values: dict[str, Any]) -> PlannedScene:
     values["region_hr"] = tuple(values["region_hr"])
     values["files"] = tuple(values["files"])
-    if values["value_range"] is not None:
-        values["value_range"] = tuple(values["value_range"])
     return PlannedScene(**values)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from slimdiffsr.errors import ConfigError, JobError, SlimDiffSRError
-from slimdiffsr.geo.crew import gdal_settings
+from slimdiffsr.geo.environment import gdal
 from slimdiffsr.geo.inputs import look_at
 from slimdiffsr.geo.job import decide, fingerprint, package_version
 from slimdiffsr.geo.partial import job_key
@@ -161,9 +161,10 @@ def _plan_all(
 def plan_scene(scene: PlannedScene, request: Request) -> PlannedScene:
     """What a job says of one input; its error where it cannot be worked on."""
     try:
-        with gdal_settings(), open_source(scene.src) as source:
-            inputs = look_at(scene.src, source.dataset.files)
-            job = decide(source, request.spec, request.options)
+        options = request.options
+        with gdal(), open_source(scene.src, options.nodata, options.alpha) as source:
+            inputs = look_at(*source.files)
+            job = decide(source, request.spec, options)
             region_hr = job.header.region_hr
             area_lr = job.region_lr.grown(job.halo_lr_px).clipped(source.region_lr)
             return dataclasses.replace(
@@ -174,7 +175,6 @@ def plan_scene(scene: PlannedScene, request: Request) -> PlannedScene:
                 chunk_hr_px=job.chunk_hr_px,
                 bytes_hr=job.header.bytes,
                 tiles=job.grid.count_touching(area_lr),
-                value_range=(job.values.low, job.values.high),
             )
     except SlimDiffSRError as error:
         return dataclasses.replace(scene, error=str(error))

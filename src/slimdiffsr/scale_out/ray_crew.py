@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from slimdiffsr.errors import ConfigError, JobError, SlimDiffSRError, WorkerError
-from slimdiffsr.geo.crew import Alone, Made, Watch, Work, gdal_settings
+from slimdiffsr.geo.crew import Alone, Made, Watch, Work
+from slimdiffsr.geo.environment import gdal
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.job import Job, decide
 from slimdiffsr.geo.order import in_order
@@ -90,8 +91,9 @@ class _Actor:
     def make(self, work: Work) -> Made | SlimDiffSRError:
         """Make some chunks. Errors of ours come back as values: Ray would wrap them in its own."""
         try:
-            with gdal_settings(), open_source(work.src) as source:
-                job = decide(source, self._network, work.options)
+            options = work.options
+            with gdal(), open_source(work.src, options.nodata, options.alpha) as source:
+                job = decide(source, self._network, options)
                 made = Alone(self._network).make(job, work, lambda _: None)
                 made.empty = set(made.empty)
                 return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +44,16 @@ class ObjectChunks:
         """Whether the object is there: it was put whole, and its checksum is looked at in the end."""
         return self.place.has(self.prefix + self.local.chunk_path(region_hr).name)
 
-    def write(self, region_hr: Region, header: Header, stripes: Iterator[Stripe]) -> None:
+    def write(
+        self,
+        region_hr: Region,
+        header: Header,
+        stripes: Iterator[Stripe],
+        factors: Sequence[int] = (),
+    ) -> None:
         """As ``ChunkStore.write``, and PlaceError."""
         path = self.local.chunk_path(region_hr)
-        self.local.write(region_hr, header, stripes)
+        self.local.write(region_hr, header, stripes, factors)
         try:
             self.place.put(self.prefix + path.name, path.read_bytes())
         finally:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slimdiffsr.errors import JobError, PlaceError, SlimDiffSRError
-from slimdiffsr.geo.crew import Alone, Work, gdal_settings
+from slimdiffsr.geo.crew import Alone, Work
+from slimdiffsr.geo.environment import gdal
 from slimdiffsr.geo.inputs import Inputs, look_at
 from slimdiffsr.geo.job import Job, decide, fingerprint
+from slimdiffsr.geo.known import as_known
 from slimdiffsr.geo.partial import job_key
 from slimdiffsr.geo.raster import open_source
 from slimdiffsr.geo.spec import Network
@@ -111,13 +113,13 @@ class Worker:
         Raises what reading, the network and writing raise, and JobError when the input is not the
         one that the job was planned for.
         """
-        with gdal_settings():
+        with gdal():
             opened = self._scene(unit.scene)
             store = store_of(self.place, unit.scene, opened.inputs, self.scratch)
             chunks = unit.scene.chunks(unit.part, self.job.unit_chunks)
             todo = [chunk for chunk in chunks if not store.is_done(chunk)]
             if todo:
-                work = Work(unit.scene.src, self.options, store, todo)
+                work = Work(as_known(unit.scene.src), self.options, store, todo)
                 self.crew.make(opened.job, work, lambda _: None)
             self.done.chunks += len(todo)
             self.done.px += sum(chunk.pixels for chunk in todo)
@@ -138,9 +140,10 @@ class Worker:
 
     def _opened(self, scene: PlannedScene) -> _OpenScene:
         with ExitStack() as closing:
-            source = closing.enter_context(open_source(scene.src))
-            inputs = look_at(scene.src, source.dataset.files)
-            job = decide(source, self.crew.spec, self.options)
+            options = self.options
+            source = closing.enter_context(open_source(scene.src, options.nodata, options.alpha))
+            inputs = look_at(*source.files)
+            job = decide(source, self.crew.spec, options)
             if job_key(fingerprint(job, inputs)) != scene.key:
                 raise JobError(
                     f"{scene.src} is not what it was when the job was planned, or this worker "
