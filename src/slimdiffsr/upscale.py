@@ -24,7 +24,7 @@ from slimdiffsr.geo.image import picture_of
 from slimdiffsr.models.classical import Bicubic, Lanczos
 from slimdiffsr.models.student import enlarge_bicubic
 from slimdiffsr.runtime.choose import Runtimes
-from slimdiffsr.runtime.devices import pick_device, pick_precision
+from slimdiffsr.runtime.devices import describe_device, pick_device
 from slimdiffsr.runtime.exported import SUFFIXES, read_about
 from slimdiffsr.runtime.pipeline import TileNetwork, arrays_for
 
@@ -81,10 +81,10 @@ class Upscaler:
         if batch is not None and batch < 1:
             raise ConfigError(f"batch must be at least 1 tile, got {batch}")
         self.device = pick_device(device)
-        self.precision = pick_precision(precision, self.device)
         self.multiple_lr_px = multiple_lr_px
         self.model = model
-        self.runtimes = Runtimes(model, self.device, self.precision, runtime)
+        self.runtimes = Runtimes(model, self.device, precision, runtime)
+        self.precision = self.runtimes.precision
         self.spec, self.batch = spec, batch
         if self.device.type == "cpu":
             _keep_freed_memory()
@@ -206,6 +206,13 @@ class Upscaler:
         return geo.upscale_scene(
             known, dst, network, options, on_plan=on_plan, on_progress=on_progress
         )
+
+    def describe(self, tiles: int) -> str:
+        """How a scene of so many tiles would be run, in words."""
+        name = self.runtimes.pick(tiles)
+        where = describe_device(self.device)
+        words = f"{name}, {self.runtimes.precision_of(name)} on {where}"
+        return words + self.runtimes.advice(tiles)
 
     def plan_scene(
         self,
