@@ -168,6 +168,13 @@ class Upscaler:
         """How many times the model enlarges."""
         return self.spec.scale
 
+    @property
+    def module(self) -> nn.Module:
+        """The network itself. Raises ConfigError for an exported file, which holds none."""
+        if isinstance(self.model, Path):
+            raise ConfigError(f"{self.model} is an export: give the model that it was made from")
+        return self.model
+
     def upscale_scene(
         self,
         src: str | PathLike[str] | geo.KnownRaster,
