@@ -54,7 +54,7 @@ def bench(
     records: list[Record] = []
     for precision in config.precisions:
         # Before this process holds the networks, so that both need not fit.
-        fresh = {
+        fresh: dict[tuple[str, int, str], Record] = {
             (row.name, batch, runtime): _from_fresh(
                 row, batch, config, (precision, runtime), device, tell
             )

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import rasterio
 import torch
+from affine import Affine
 from torch import nn
 
 from slimdiffsr import geo
@@ -90,7 +91,7 @@ def write_scene(path: Path, side_lr_px: int) -> None:
     values = smooth + rng.integers(0, 40, smooth.shape, dtype=np.uint8)
     with rasterio.open(
         path, "w", driver="GTiff", width=side_lr_px, height=side_lr_px, count=3, dtype="uint8",
-        tiled=True, crs="EPSG:32633", transform=rasterio.Affine.scale(10, -10),
+        tiled=True, crs="EPSG:32633", transform=Affine.scale(10, -10),
     ) as dataset:  # fmt: skip
         dataset.write(values)
 

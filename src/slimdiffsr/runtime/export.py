@@ -90,6 +90,9 @@ def into_onnx(program: ExportedProgram, opset: int = OPSET) -> Any:  # noqa: ANN
     if found != opset:
         raise ConfigError(f"this network cannot be written for opset {opset}, only for {found}")
     model.ir_version = min(model.ir_version, LATEST_IR) if opset <= OPSET else model.ir_version
+    for part in (model.graph, *model.graph.node, *model.graph.value_info):
+        # Where in our code a node came from, with paths of this machine: half of a small file.
+        del part.metadata_props[:]
     onnx.checker.check_model(model)
     return model
 
