@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -52,6 +53,7 @@ from slimdiffsr.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from slimdiffsr.geo import Progress, SceneOptions, ScenePlan, SceneReport, Workers
+    from slimdiffsr.geo.probe import Probe
     from slimdiffsr.upscale import Upscaler
 
 __all__ = ["demo", "info", "upscale"]
@@ -108,6 +110,7 @@ def upscale(
         check_there(paths[:1])
     from slimdiffsr.crews import ModelPlan, open_workers_of
     from slimdiffsr.geo import SceneOptions
+    from slimdiffsr.geo.probe import Probe
 
     options = SceneOptions(
         bands=integers("--bands", bands),
@@ -132,12 +135,11 @@ def upscale(
         _check_picture(before_after, found, overwrite)
     with (
         library_lines(verbose),
+        Probe() if found.many else nullcontext() as probe,
         open_workers_of(plan, workers) as crew,
         scenes_progress(len(found.works), quiet or crew is None or not found.many) as together,
     ):
-        run = _Run(
-            upscaler, crew, options, colour, found.many, before_after, quiet, verbose, together
-        )
+        run = _Run(upscaler, crew, options, colour, probe, before_after, quiet, verbose, together)
         status = run_all(found, run, as_json, crew)
     if status:
         raise typer.Exit(status)
@@ -151,17 +153,19 @@ class _Run:
     crew: Workers | None
     options: SceneOptions
     colour: str
-    many: bool
+    probe: Probe | None  # of many inputs one may make GDAL crash
     before_after: Path | None
     quiet: bool
     verbose: bool
     together: Callable[[str], Callable[[Progress], None]] | None  # one bar for all
 
     def __call__(self, work: Work, place: str) -> dict[str, Any]:
-        if self.many and work.target.exists() and not self.options.overwrite:
+        if self.probe and work.target.exists() and not self.options.overwrite:
             # Not a failure: an interrupted command with many inputs, given again, goes on.
             note(f"{place}kept: {work.target} exists already; give --overwrite to replace it")
             return {"src": work.source, "dst": str(work.target), "kept": True}
+        if self.probe:
+            self.probe.look(work.source)
         together = self.together and self.together(work.source)
         with scene_progress(work.source, self.quiet or together is not None, place) as show:
             report = self.upscaler.upscale_scene(

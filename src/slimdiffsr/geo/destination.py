@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from slimdiffsr.errors import DiskFullError, OutputError
+from slimdiffsr.geo.band_tags import must_travel
 from slimdiffsr.geo.blocks import are_joined
 from slimdiffsr.geo.failures import WRITE_ERRORS, free_bytes, output_error
 from slimdiffsr.geo.formats import check_name
@@ -114,7 +115,12 @@ def assemble(job: Job, folder: PartialFolder, chunks_hr: Iterable[Region], dst: 
             path = folder.chunks.chunk_path(chunk_hr)
             path.stat()
             sources.append((path.name, chunk_hr))
-        text = vrt_xml(job.header, sources, nodata_as_mask=job.writing.nodata_as_mask)
+        text = vrt_xml(
+            job.header,
+            sources,
+            nodata_as_mask=job.writing.nodata_as_mask,
+            tags_travel=must_travel(job.header, job.writing.options),
+        )
         folder.vrt_path.write_text(text, encoding="utf-8")
         final = folder.scratch("final")
         _write(job, folder, sources, final / dst.name)

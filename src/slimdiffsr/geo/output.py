@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 
 from slimdiffsr.errors import OutputError, RasterError
+from slimdiffsr.geo.band_tags import arrive, must_travel
 from slimdiffsr.geo.failures import UNREADABLE, WRITE_ERRORS, first_line, output_error
 from slimdiffsr.geo.fidelity import Fidelity, compare
 from slimdiffsr.geo.formats import DRIVERS, check_creation_values, creation_options
@@ -174,6 +175,8 @@ def copy_to_format(
     """
     try:
         _copy(str(vrt), str(dst), writing)
+        if must_travel(header, writing.options):
+            arrive(dst)
         _check_written(vrt, dst, header, writing, chunks)
     except (*WRITE_ERRORS, ValueError) as error:
         raise output_error(dst, error) from None
