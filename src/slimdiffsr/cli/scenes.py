@@ -319,4 +319,4 @@ def _model_facts(source: str, scale: int | None) -> dict[str, Any]:
     facts = {k: v for k, v in plain(upscaler.spec).items() if k not in ("batch", "arithmetic")}
     if isinstance(upscaler.model, Path):
         return facts
-    return {**facts, "parameters": count_parameters(upscaler.model)}
+    return {**facts, "parameters": count_parameters(upscaler.module)}

@@ -22,7 +22,7 @@ class TorchRuntime:
         """
         self.device, self.precision = device, precision
         self.dtype = torch_dtype(precision, "torch")
-        self.batch = 1 if device.type == "cpu" else 8
+        self.batch = 32 if device.type == "cuda" else 1  # where an H200 was fastest, in 4 GiB
         self.model = place(model, device, self.dtype)
 
     @torch.inference_mode()
