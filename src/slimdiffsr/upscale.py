@@ -156,7 +156,7 @@ class Upscaler:
             options or geo.SceneOptions(),
             colour="low-frequency" if colour == "low-frequency" else "none",
         )
-        known = sensors.known_raster(src, sensor, all_bands=options.all_bands)
+        known = sensors.known_raster(src, sensor, all_bands=bool(options.all_bands))
         return geo.upscale_scene(known, dst, network, options, on_progress=on_progress)
 
     def plan_scene(
@@ -168,7 +168,7 @@ class Upscaler:
     ) -> geo.ScenePlan:
         """What ``upscale_scene`` would do, without doing it."""
         options = options or geo.SceneOptions()
-        known = sensors.known_raster(src, sensor, all_bands=options.all_bands)
+        known = sensors.known_raster(src, sensor, all_bands=bool(options.all_bands))
         return geo.plan_scene(known, self.spec, options)
 
     def upscale(

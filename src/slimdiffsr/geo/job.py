@@ -14,6 +14,7 @@ from slimdiffsr.geo.colour import HALO_LR_PX
 from slimdiffsr.geo.formats import check_format
 from slimdiffsr.geo.georef import requested_region
 from slimdiffsr.geo.grid import Region, TileGrid, chunk_count, chunk_regions
+from slimdiffsr.geo.guided import MEANS_REACH
 from slimdiffsr.geo.header import Header, describe_output
 from slimdiffsr.geo.inputs import Inputs
 from slimdiffsr.geo.output import Writing, settle_writing
@@ -26,7 +27,7 @@ __all__ = ["Job", "decide", "fingerprint", "plan_of"]
 
 # Options that chunks do not depend on, or that the fingerprint holds as what became of them.
 _RESOLVED = frozenset({
-    "bands", "value_range", "all_bands", "bounds", "window", "chunk_hr_px", "overlap_hr_px",
+    "bands", "value_range", "bounds", "window", "chunk_hr_px", "overlap_hr_px",
     "format", "creation_options", "overwrite",
 })  # fmt: skip
 _CHUNK_LIMIT_LR_PX = 1024  # at 2x, 4096 output pixels would need 2048 of input
@@ -56,7 +57,17 @@ class Job:
     @property
     def halo_lr_px(self) -> int:
         """How far around a chunk the result must be known."""
-        return HALO_LR_PX if self.options.colour == "low-frequency" else 0
+        return self.carried_lr_px + (HALO_LR_PX if self.options.colour == "low-frequency" else 0)
+
+    @property
+    def carried_lr_px(self) -> int:
+        """How far around a chunk the bands seen must be finished, for others to share their detail."""
+        return MEANS_REACH if self.options.all_bands == "network" else 0
+
+    def finished_hr(self, chunk_hr: Region) -> Region:
+        """A chunk with what other bands need of the bands seen around it, inside the scene."""
+        scene_hr = self.source.region_lr.times(self.scale)
+        return chunk_hr.grown(self.carried_lr_px * self.scale).clipped(scene_hr)
 
     @property
     def chunk_hr_px(self) -> int:

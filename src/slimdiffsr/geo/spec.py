@@ -15,6 +15,7 @@ from slimdiffsr.geo.arrays import NUMPY, Array, Arrays
 
 __all__ = [
     "BLOCK_HR_PX",
+    "AllBands",
     "ColourRule",
     "Network",
     "NetworkSpec",
@@ -38,6 +39,7 @@ clipped.
 
 OutputFormat = Literal["cog", "gtiff", "png"]
 ColourRule = Literal["low-frequency", "none"]
+AllBands = bool | Literal["network"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,8 @@ class SceneOptions:
 
     bands: 1-based bands shown to the network as red, green and blue, or one band alone.
     value_range: the (low, high) of the source's units that the network sees as 0 and 1.
+    all_bands: write the bands too that the network does not see: enlarged by cubic convolution, or
+    with "network" with detail of those that it sees; all then have the input's means.
     nodata: the value of empty pixels, instead of what the raster declares; "none": there is none.
     bounds: (left, bottom, right, top) in the raster's CRS. window: (col_off, row_off, width,
     height) in input pixels. At most one of the two.
@@ -97,7 +101,7 @@ class SceneOptions:
 
     bands: tuple[int, ...] | None = None
     value_range: tuple[float, float] | Literal["auto"] = "auto"
-    all_bands: bool = False
+    all_bands: AllBands = False
     nodata: float | Literal["declared", "none"] = "declared"
     bounds: tuple[float, float, float, float] | None = None
     window: tuple[int, int, int, int] | None = None
@@ -112,6 +116,8 @@ class SceneOptions:
     def __post_init__(self) -> None:
         self._check_bands()
         self._check_range()
+        if self.all_bands not in (False, True, "network"):
+            raise BandError(f"all_bands must be True, False or network, got {self.all_bands!r}")
         if self.bounds is not None and self.window is not None:
             raise TilingError("give either bounds or window, got both")
         if self.format not in ("cog", "gtiff", "png"):
