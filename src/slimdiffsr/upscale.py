@@ -8,19 +8,18 @@ import tempfile
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import rasterio
 import torch
-from affine import Affine
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slimdiffsr import geo, sensors
-from slimdiffsr.errors import ConfigError, RasterError, ScaleError
+from slimdiffsr.errors import ConfigError, ScaleError
 from slimdiffsr.files.students import BUNDLED, load_model
+from slimdiffsr.geo.image import picture_of
 from slimdiffsr.models.classical import Bicubic, Lanczos
 from slimdiffsr.models.student import enlarge_bicubic
 from slimdiffsr.runtime.devices import pick_device, pick_precision
@@ -41,6 +40,7 @@ __all__ = [
 BASELINES = {"bicubic": Bicubic, "lanczos": Lanczos}
 BASELINE_SCALES = (2, 4, 8)
 
+Image = TypeVar("Image")
 Colour = Literal["low-frequency", "official", "none"]
 
 OFFICIAL_PAD_HR_PX = 256  # the released script pads the enlarged image to a multiple of this
@@ -173,31 +173,35 @@ class Upscaler:
 
     def upscale(
         self,
-        image: NDArray[Any],
+        image: Image,
         *,
         value_range: tuple[float, float] | Literal["auto"] = "auto",
         nodata: float | None = None,
         colour: Colour = "low-frequency",
-    ) -> NDArray[Any]:
+    ) -> Image:
         """Enlarge one image, of any size, through the same engine as a scene.
 
-        image: (h, w, 3), or (h, w) for a single band; uint8, uint16, int16, float32 and more.
-        value_range: what the network sees as black and white, in the image's units; 'auto' is
-        0..255 for uint8 and percentiles else. nodata: the value of empty pixels; NaN is always
-        empty. Returns (scale*h, scale*w, 3) or (scale*h, scale*w) in the same type and units.
-        Raises RasterError for a wrong shape or type.
+        image: an array (h, w, 3), or (h, w) for a single band; uint8, uint16, int16, float32 and
+        more; a masked array, whose masked pixels are empty; or a PIL image, which is taken upright
+        and with its transparency. value_range: what the network sees as black and white, in the
+        image's units; 'auto' is 0..255 for uint8 and percentiles else. nodata: the value of empty
+        pixels; NaN is always empty. Returns the same kind of image with sides ``scale`` times as
+        long, in the same type and units. Raises RasterError for a wrong shape, type or kind.
         """
-        bands = _bands_first(image)
+        picture = picture_of(image)
         with tempfile.TemporaryDirectory(prefix="slimdiffsr-") as folder:
             src, dst = Path(folder) / "in.tif", Path(folder) / "out.tif"
-            _write_plain(src, bands, nodata)
+            picture.write(src, nodata)
             options = geo.SceneOptions(
-                value_range=value_range, format="gtiff", creation_options={"COMPRESS": "NONE"}
+                value_range=value_range,
+                alpha="band" if picture.has_alpha else "none",
+                format="gtiff",
+                creation_options={"COMPRESS": "NONE"},
             )
             self.upscale_scene(src, dst, options, colour=colour)
             with rasterio.open(dst) as dataset:
-                result = dataset.read()
-        return result[0] if image.ndim == 2 else np.ascontiguousarray(np.moveaxis(result, 0, -1))
+                result: Image = picture.like(dataset.read())
+        return result
 
     def restore(
         self, rgb_lr: Tensor, *, colour: Literal["official", "none"] = "official"
@@ -280,27 +284,3 @@ def _of_scale(name: str, family: list[str], scale: int) -> str:
         scales = sorted({key.removeprefix(f"{name}-x").split("-")[0] for key in family})
         raise ScaleError(f"{name} has scales {', '.join(scales)}, not {scale}")
     return wanted
-
-
-def _bands_first(image: NDArray[Any]) -> NDArray[Any]:
-    if image.ndim == 2:
-        return image[np.newaxis]
-    if image.ndim == 3 and image.shape[2] in (1, 3):
-        return np.moveaxis(image, -1, 0)
-    raise RasterError(f"an image must be (h, w) or (h, w, 3), got shape {image.shape}")
-
-
-def _write_plain(path: Path, bands: NDArray[Any], nodata: float | None) -> None:
-    if bands.size == 0:
-        raise RasterError(f"the image is empty: shape {bands.shape}")
-    count, height, width = bands.shape
-    try:
-        profile = {
-            "driver": "GTiff", "count": count, "height": height, "width": width,
-            "dtype": bands.dtype, "nodata": nodata, "photometric": "RGB" if count == 3 else None,
-            "transform": Affine(2, 0, 0, 0, -2, 0),  # any but the identity, which rasterio warns of
-        }  # fmt: skip
-        with rasterio.open(path, "w", **{k: v for k, v in profile.items() if v is not None}) as dst:
-            dst.write(bands)
-    except (rasterio.errors.RasterioError, TypeError, ValueError, KeyError) as error:
-        raise RasterError(f"cannot upscale an array of {bands.dtype}: {error}") from None

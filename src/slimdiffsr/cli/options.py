@@ -28,6 +28,9 @@ BandsOption = Annotated[str | None, typer.Option(help="Bands seen as red,green,b
 RangeOption = Annotated[
     str, typer.Option("--range", help="Values seen as black,white: auto, or lo,hi.")
 ]
+AlphaOption = Annotated[
+    str, typer.Option(help="A band tagged alpha: auto, band (transparency) or none (data).")
+]
 BoundsOption = Annotated[
     str | None, typer.Option(help="Only this part: 'left bottom right top' in the raster's CRS.")
 ]

@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from slimdiffsr.cli.options import (
+    AlphaOption,
     BandsOption,
     BoundsOption,
     DeviceOption,
@@ -55,6 +56,7 @@ def upscale(
         bool, typer.Option("--all-bands", help="Also carry the other bands over.")
     ] = False,
     value_range: RangeOption = "auto",
+    alpha: AlphaOption = "auto",
     bounds: BoundsOption = None,
     window: WindowOption = None,
     format: Annotated[
@@ -82,6 +84,7 @@ def upscale(
     options = SceneOptions(
         bands=integers("--bands", bands),
         value_range=value_pair(value_range),
+        alpha=cast(Any, alpha),
         all_bands=all_bands,
         bounds=four("--bounds", bounds, float),
         window=four("--window", window, int),
@@ -116,6 +119,7 @@ def info(
     scale: ScaleOption = None,
     bands: BandsOption = None,
     value_range: RangeOption = "auto",
+    alpha: AlphaOption = "auto",
     bounds: BoundsOption = None,
     window: WindowOption = None,
     as_json: JsonOption = False,
@@ -129,6 +133,7 @@ def info(
     options = SceneOptions(
         bands=integers("--bands", bands),
         value_range=value_pair(value_range),
+        alpha=cast(Any, alpha),
         bounds=four("--bounds", bounds, float),
         window=four("--window", window, int),
     )

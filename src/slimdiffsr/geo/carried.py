@@ -144,22 +144,13 @@ def finished(
     pixels = arrays.cast(real_hr, job.header.dtype, job.header.nodata)
     if valid_lr.all():
         return pixels
-    empty = arrays.upload(_one_nodata(job, bands, values_lr))
+    told = [
+        job.source.emptied(band, values, valid, job.header.nodata)
+        for band, values, valid in zip(bands, values_lr, valid_lr, strict=True)
+    ]
+    empty = arrays.upload(np.stack(told))
     valid_hr = arrays.enlarge_nearest(arrays.upload(valid_lr), job.scale)
     return arrays.where(valid_hr, pixels, arrays.enlarge_nearest(empty, job.scale))
-
-
-def _one_nodata(job: Job, bands: tuple[int, ...], values: NDArray[Any]) -> NDArray[Any]:
-    """(b, h, w) with every band's nodata value as that of the file, which has one."""
-    nodata = job.header.nodata
-    if nodata is None:
-        return values
-    same = values.astype(job.header.dtype)
-    for k, band in enumerate(bands):
-        own = job.source.nodata(band)
-        if own is not None and own != nodata and not np.isnan(own):
-            same[k][values[k] == own] = nodata
-    return same
 
 
 def nearest_band(job: Job, part_hr: Region, band: int) -> NDArray[Any]:

@@ -132,6 +132,7 @@ def _own_options(header: Header, fmt: OutputFormat) -> dict[str, str]:
         return {"WORLDFILE": "YES"} if header.transform is not None else {}
     zstd = best_compression() == "ZSTD"
     options = {
+        "COPY_SRC_MDD": "YES",  # tags of all namespaces
         "COMPRESS": "ZSTD" if zstd else "DEFLATE",
         "BIGTIFF": "YES" if header.bytes > _BIG_BYTES else "IF_SAFER",
         "NUM_THREADS": "ALL_CPUS",

@@ -20,7 +20,7 @@ from slimdiffsr.geo.inputs import Inputs
 from slimdiffsr.geo.output import Writing, settle_writing
 from slimdiffsr.geo.raster import Source
 from slimdiffsr.geo.spec import NetworkSpec, SceneOptions, ScenePlan, check_overlap
-from slimdiffsr.geo.values import ValueRange, estimate_range
+from slimdiffsr.geo.values import ValueRange, check_range, estimate_range
 
 __all__ = ["Job", "decide", "fingerprint", "plan_of"]
 
@@ -101,6 +101,7 @@ def decide(source: Source, network: NetworkSpec, options: SceneOptions) -> Job:
         source.alpha,
         (source.known.rgb, source.known.rgb_reason),
     )
+    source.judge_nodata(choice.seen)
     region_lr, cut = requested_region(source, options.bounds, options.window)
     grid = TileGrid(
         source.region_lr,
@@ -108,7 +109,9 @@ def decide(source: Source, network: NetworkSpec, options: SceneOptions) -> Job:
         overlap_hr_px // network.scale,
         options.grid_offset_lr_px,
     )
-    values, range_reason = _value_ranges(source, choice, options)
+    values, range_reason = _value_ranges(source, choice, options, region_lr)
+    for one in values:
+        check_range(one, source.dtype)
     provenance = _provenance(network, overlap_hr_px, values, options, choice)
     header = describe_output(
         source, choice, region_lr.times(network.scale), network.scale, provenance
@@ -128,6 +131,7 @@ def decide(source: Source, network: NetworkSpec, options: SceneOptions) -> Job:
         writing=writing,
         assumptions=(
             *_assumptions(source, choice, values, range_reason),
+            *header.notes,
             *cut,
             *_losses(writing, header),
         ),
@@ -135,7 +139,7 @@ def decide(source: Source, network: NetworkSpec, options: SceneOptions) -> Job:
 
 
 def _value_ranges(
-    source: Source, choice: BandChoice, options: SceneOptions
+    source: Source, choice: BandChoice, options: SceneOptions, region_lr: Region
 ) -> tuple[tuple[ValueRange, ...], str]:
     seen, known = choice.seen, source.known
     if options.value_range != "auto":
@@ -146,8 +150,12 @@ def _value_ranges(
         return tuple(ValueRange(*both) for both in ranges), known.range_reason
     if source.dtype.name == "uint8":
         return (ValueRange(0.0, 255.0),) * len(seen), "uint8 as it is"
-    sample = source.sample(seen)
-    reason = "estimated" if sample.valid.any() else "nothing valid to estimate it from"
+    sample, where = source.sample(seen), _looked_at(source)
+    if not sample.valid.any():  # a large, nearly empty scene
+        sample, where = source.sample(seen, region_lr), "the part asked for"
+    reason = (
+        f"estimated from {where}" if sample.valid.any() else "nothing valid to estimate it from"
+    )
     return (estimate_range(sample.values, sample.valid),) * len(seen), reason
 
 
@@ -187,32 +195,37 @@ def _package_version() -> str:
 def _assumptions(
     source: Source, choice: BandChoice, values: tuple[ValueRange, ...], range_reason: str
 ) -> tuple[str, ...]:
-    said = list(source.known.remarks)
-    if source.palette is not None:
-        said.append("The palette was expanded to red, green and blue.")
-    elif "the first" in choice.reason:
+    said = [*source.known.remarks, *source.notes]
+    if "the first" in choice.reason:
         bands = ", ".join(map(str, choice.seen))
         said.append(f"The network sees band {bands}: {choice.reason}.")
     if source.false_alpha is not None:
         fate = "carried over as data" if source.false_alpha in choice.written else "left out"
         said.append(
             f"Band {source.false_alpha} is tagged alpha but holds continuous values, as near "
-            f"infrared does in some NAIP files: it is no mask here, and was {fate}."
+            f"infrared does in some NAIP files: it is no mask here, and was {fate} (if it is "
+            "transparency, say so with the alpha option)."
         )
     if source.hidden_nodata is not None:
         said.append(
             f"The value {source.hidden_nodata:g} looks like nodata that was never declared: "
             "pixels of this value were left as they are."
         )
-    declared = source.dataset.nodatavals[choice.seen[0] - 1] if source.palette is None else None
-    if declared is not None and source.nodata(choice.seen[0]) is None:
-        said.append(f"The declared nodata value {declared:g} is no {source.dtype}: ignored.")
-    if range_reason == "estimated":
+    impossible = source.impossible_nodata(choice.seen[0])
+    if impossible is not None:
+        said.append(f"The declared nodata value {impossible:g} is no {source.dtype}: ignored.")
+    if range_reason.startswith("estimated"):
         said.append(
-            f"The network sees {values[0].low:g} to {values[0].high:g} as black to white, estimated "
-            "from the scene; values outside are kept."
+            f"The network sees {values[0].low:g} to {values[0].high:g} as black to white, "
+            f"{range_reason}; values outside are kept."
         )
     return tuple(said)
+
+
+def _looked_at(source: Source) -> str:
+    if not source.places_looked_at:
+        return "the scene"
+    return f"{source.places_looked_at} blocks of the scene, which is large and has no overviews"
 
 
 def _losses(writing: Writing, header: Header) -> tuple[str, ...]:

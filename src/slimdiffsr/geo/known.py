@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from os import PathLike
 
-from slimdiffsr.errors import RangeError
+from slimdiffsr.errors import RangeError, RasterError
 
 __all__ = ["BandMeaning", "KnownRaster", "as_known"]
 
@@ -71,7 +71,16 @@ class KnownRaster:
 
 def as_known(src: str | PathLike[str] | KnownRaster) -> KnownRaster:
     """A raster by its path, of which nothing else is known, or what is known of it."""
-    return src if isinstance(src, KnownRaster) else KnownRaster(path=os.fspath(src))
+    if isinstance(src, KnownRaster):
+        return src
+    try:
+        path = os.fspath(src)
+    except TypeError:
+        raise RasterError(
+            f"a raster is given by its path, got {type(src).__name__}: arrays go to upscale, and of "
+            "an open dataset give the name"
+        ) from None
+    return KnownRaster(path=os.fsdecode(path))
 
 
 def _whole(value: float) -> float:

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 
-import rasterio
-
 from slimdiffsr.errors import InterruptedRunError, RasterError
 from slimdiffsr.geo.chunks import Stripe
 from slimdiffsr.geo.destination import assemble, check_destination, check_space, partial_path
+from slimdiffsr.geo.environment import gdal
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.inputs import look_at
 from slimdiffsr.geo.job import Job, decide, fingerprint, plan_of
@@ -29,9 +28,6 @@ from slimdiffsr.geo.sidefiles import check_side_files
 from slimdiffsr.geo.spec import Network, NetworkSpec, Progress, SceneOptions, ScenePlan, SceneReport
 
 __all__ = ["plan_scene", "upscale_scene"]
-
-# GDAL's own default is a share of the machine's memory, however large that is.
-_GDAL_CACHE_BYTES = 64_000_000
 
 OnProgress = Callable[[Progress], None]
 
@@ -47,7 +43,7 @@ def plan_scene(
     its first tile: RasterError, BandError, RangeError, TilingError, OutputError.
     """
     options = options or SceneOptions()
-    with _gdal(), open_source(src, options.nodata) as source:
+    with gdal(), open_source(src, options.nodata, options.alpha) as source:
         return plan_of(decide(source, network, options))
 
 
@@ -73,7 +69,7 @@ def upscale_scene(
     known, target = as_known(src), Path(dst)
     options = options or SceneOptions()
     check_destination(known.called, target, options)
-    with _gdal(), open_source(known, options.nodata) as source:
+    with gdal(), open_source(known, options.nodata, options.alpha) as source:
         inputs = look_at(*source.files)
         check_side_files(target, options.overwrite, [file.path for file in inputs.files])
         job = decide(source, network, options)
@@ -107,12 +103,6 @@ def upscale_scene(
         output_file_bytes=target.stat().st_size,
         assumptions=job.assumptions,
         warnings=tuple(words for words in (folder.restarted, warned, left) if words),
-    )
-
-
-def _gdal() -> rasterio.Env:
-    return rasterio.Env(  # type: ignore[no-untyped-call]
-        GDAL_CACHEMAX=_GDAL_CACHE_BYTES, GDAL_TIFF_INTERNAL_MASK=True
     )
 
 

@@ -16,6 +16,7 @@ from slimdiffsr.geo.arrays import NUMPY, Array, Arrays
 __all__ = [
     "BLOCK_HR_PX",
     "AllBands",
+    "AlphaRule",
     "ColourRule",
     "Network",
     "NetworkSpec",
@@ -40,6 +41,7 @@ clipped.
 OutputFormat = Literal["cog", "gtiff", "png"]
 ColourRule = Literal["low-frequency", "none"]
 AllBands = bool | Literal["network"]
+AlphaRule = Literal["auto", "band", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,8 @@ class SceneOptions:
     all_bands: write the bands too that the network does not see: enlarged by cubic convolution, or
     with "network" with detail of those that it sees; all then have the input's means.
     nodata: the value of empty pixels, instead of what the raster declares; "none": there is none.
+    alpha: whether a band tagged alpha is transparency ("band"; untagged, the last of two or four),
+    data ("none"), or what its values look like ("auto").
     bounds: (left, bottom, right, top) in the raster's CRS. window: (col_off, row_off, width,
     height) in input pixels. At most one of the two.
     chunk_hr_px: side of the unit of work, at most; 1024 input pixels are the other limit.
@@ -103,6 +107,7 @@ class SceneOptions:
     value_range: tuple[float, float] | Literal["auto"] = "auto"
     all_bands: AllBands = False
     nodata: float | Literal["declared", "none"] = "declared"
+    alpha: AlphaRule = "auto"
     bounds: tuple[float, float, float, float] | None = None
     window: tuple[int, int, int, int] | None = None
     format: OutputFormat = "cog"
@@ -120,6 +125,8 @@ class SceneOptions:
             raise BandError(f"all_bands must be True, False or network, got {self.all_bands!r}")
         if self.bounds is not None and self.window is not None:
             raise TilingError("give either bounds or window, got both")
+        if self.alpha not in ("auto", "band", "none"):
+            raise BandError(f"alpha must be auto, band or none, got {self.alpha!r}")
         if self.format not in ("cog", "gtiff", "png"):
             raise OutputError(f"format must be cog, gtiff or png, got {self.format!r}")
         if self.colour not in ("low-frequency", "none"):

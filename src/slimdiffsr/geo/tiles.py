@@ -165,8 +165,7 @@ class TileResults:
                     "try the precision fp32, or else the weights may be damaged"
                 )
             for k, tile in enumerate(batch.keys):
-                image = self._channels_of(batch.results[k])
-                own = self.network.batch == 1 or self.channels == 1
+                image, own = self._channels_of(batch.results[k], batch.images[k])
                 self._keep(_key(tile), Result(tile.region_lr, image, own))
                 self._asked.discard(_key(tile))
             self.tiles_run += len(batch.keys)
@@ -181,12 +180,20 @@ class TileResults:
             )
         return results
 
-    def _channels_of(self, result: Array) -> Array:
-        if self.channels == 3:
-            return result
+    def _channels_of(self, result: Array, seen: NDArray[np.float32]) -> tuple[Array, bool]:
+        """The channels kept of a result for (3, t, t), and whether they are an array of their own.
+
+        Where the network saw grey, grey it is: no tint in it would be true.
+        """
+        if not (seen[:1] == seen[1:]).all():
+            return result, self.network.batch == 1
         mean = result[:1] + result[1:2] + result[2:]
         mean /= 3
-        return mean
+        if self.channels == 1:
+            return mean, True
+        grey = self.network.arrays.empty(tuple(result.shape), result)
+        grey[:] = mean
+        return grey, True
 
 
 def _key(tile: Tile) -> Key:

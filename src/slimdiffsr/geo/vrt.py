@@ -8,6 +8,7 @@ from xml.etree import ElementTree as Xml
 
 from rasterio.crs import CRS
 
+from slimdiffsr.geo.georef import crs_text
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.header import BandHeader, Header
 from slimdiffsr.geo.spec import BLOCK_HR_PX
@@ -51,11 +52,13 @@ def vrt_xml(
                     _sources(mask, header, f"mask,{number}", chunks, only_valid=True)
         else:
             _sources(mask, header, "mask,1", chunks)
-    return Xml.tostring(root, encoding="unicode")
+    text = Xml.tostring(root, encoding="unicode")
+    end = "</VRTDataset>"
+    return text.removesuffix(end) + "".join(header.documents) + end
 
 
 def _srs(parent: Xml.Element, crs: CRS) -> None:
-    Xml.SubElement(parent, "SRS").text = crs.to_wkt(version="WKT2_2019")
+    Xml.SubElement(parent, "SRS").text = crs_text(crs)
 
 
 def _gcps(root: Xml.Element, header: Header) -> None:
