@@ -25,6 +25,11 @@ class Seen:
     pixels: NDArray[Any]
     region_hr: Region
 
+    def part(self, k: int, part_hr: Region) -> NDArray[Any]:
+        """One of them, in a part of the region."""
+        part: NDArray[Any] = self.pixels[(k, *part_hr.slices(self.region_hr))]
+        return part
+
 
 def guided_band(job: Job, part_hr: Region, band: int, seen: Seen) -> NDArray[Any]:
     """A band with the input's block means; one that the network did not see with its detail."""

@@ -109,9 +109,10 @@ def assemble(job: Job, folder: PartialFolder, chunks_hr: Iterable[Region], dst: 
     sources = []
     try:
         for chunk_hr in chunks_hr:
-            path = folder.chunks.chunk_path(chunk_hr)
+            region = job.written(chunk_hr)
+            path = folder.chunks.chunk_path(region)
             path.stat()
-            sources.append((path.name, chunk_hr))
+            sources.append((path.name, region))
         text = vrt_xml(job.header, sources, nodata_as_mask=job.writing.nodata_as_mask)
         folder.vrt_path.write_text(text, encoding="utf-8")
         final = folder.scratch("final")

@@ -129,9 +129,9 @@ class _ChunkRun:
     ) -> None:
         self.job, self.folder, self.on_progress = job, folder, on_progress
         self.chunks = list(job.chunks())
-        left = [c for c in self.chunks if not folder.chunks.is_done(c)]
+        left = [c for c in self.chunks if not folder.chunks.is_done(job.written(c))]
         self.todo = in_order(left, job.grid, job.scale, network.arrays.kept_bytes)
-        self.px = job.header.region_hr.pixels
+        self.px = job.window_hr.pixels
         self.px_resumed = self.px - sum(chunk.pixels for chunk in self.todo)
         feed = ChunkList(lattice_of(job), self.todo)
         self.pipeline = Pipeline(job, network, feed, self._deliver, lambda: self.tell("tiles"))
@@ -157,7 +157,7 @@ class _ChunkRun:
         self.pipeline.run()
 
     def _deliver(self, chunk_hr: Region, stripes: Iterator[Stripe]) -> None:
-        self.folder.chunks.write(chunk_hr, self.job.header, stripes)
+        self.folder.chunks.write(self.job.written(chunk_hr), self.job.header, stripes)
 
     def tell(self, stage: str) -> None:
         """Report where the run stands."""

@@ -98,6 +98,8 @@ class SceneOptions:
     data ("none"), or what its values look like ("auto").
     bounds: (left, bottom, right, top) in the raster's CRS. window: (col_off, row_off, width,
     height) in input pixels. At most one of the two.
+    output_scale: output pixels for one input pixel, along a side; default: as the network makes
+    them. resolution: or the side of an output pixel, in units of the CRS or in metres.
     chunk_hr_px: side of the unit of work, at most; 1024 input pixels are the other limit.
     grid_offset_lr_px: (columns, rows) by which the tile grid starts further outside the scene.
     creation_options: GDAL creation options for the output file.
@@ -110,6 +112,9 @@ class SceneOptions:
     alpha: AlphaRule = "auto"
     bounds: tuple[float, float, float, float] | None = None
     window: tuple[int, int, int, int] | None = None
+    output_scale: float | None = None
+    resolution: float | None = None
+    resolution_unit: Literal["crs", "m"] = "crs"
     format: OutputFormat = "cog"
     colour: ColourRule = "low-frequency"
     chunk_hr_px: int = 2048
@@ -123,6 +128,7 @@ class SceneOptions:
         self._check_range()
         if self.all_bands not in (False, True, "network"):
             raise BandError(f"all_bands must be True, False or network, got {self.all_bands!r}")
+        self._check_scale()
         if self.bounds is not None and self.window is not None:
             raise TilingError("give either bounds or window, got both")
         if self.alpha not in ("auto", "band", "none"):
@@ -135,6 +141,15 @@ class SceneOptions:
             raise TilingError(
                 f"chunk_hr_px must be a multiple of {BLOCK_HR_PX}, got {self.chunk_hr_px}"
             )
+
+    def _check_scale(self) -> None:
+        if self.output_scale is not None and self.resolution is not None:
+            raise ScaleError("give either a scale or a resolution, got both")
+        for asked in (self.output_scale, self.resolution):
+            if asked is not None and not (np.isfinite(asked) and asked > 0):
+                raise ScaleError(f"scale and resolution must be positive numbers, got {asked:g}")
+        if self.resolution_unit not in ("crs", "m"):
+            raise ScaleError(f"resolution_unit must be crs or m, got {self.resolution_unit!r}")
 
     def _check_bands(self) -> None:
         bands = self.bands
@@ -158,7 +173,7 @@ class ScenePlan:
     """What a run would do; computed from the header and a decimated read."""
 
     src: str
-    scale: int
+    scale: float  # output pixels for one input pixel, along a side
     window: tuple[int, int, int, int]  # col_off, row_off, width, height in input pixels
     output_width_hr_px: int
     output_height_hr_px: int

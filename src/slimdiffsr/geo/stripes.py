@@ -16,6 +16,7 @@ from slimdiffsr.geo.colour import low_frequency_correction
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.job import Job
 from slimdiffsr.geo.raster import Reading
+from slimdiffsr.geo.reduce import needed_hr, reduce_pixels
 from slimdiffsr.geo.resample import (
     BILINEAR_REACH,
     bilinear_kernel,
@@ -24,7 +25,7 @@ from slimdiffsr.geo.resample import (
 )
 from slimdiffsr.geo.spec import BLOCK_HR_PX
 from slimdiffsr.geo.tiles import Patch
-from slimdiffsr.geo.values import working_dtype
+from slimdiffsr.geo.values import cast, working_dtype
 
 __all__ = ["Loaded", "load", "seen_bands", "stripes"]
 
@@ -51,22 +52,57 @@ def stripes(job: Job, chunk_hr: Region, seen: NDArray[Any]) -> Iterator[Stripe]:
 
     seen: (b, h, w), the bands that the network sees, as ``seen_bands`` makes them.
     """
-    for row in range(0, chunk_hr.height, BLOCK_HR_PX):
-        height = min(BLOCK_HR_PX, chunk_hr.height - row)
-        part_hr = Region(chunk_hr.col, chunk_hr.row + row, chunk_hr.width, height)
+    made = Seen(seen, job.finished_hr(chunk_hr))
+    whole = job.written(chunk_hr)
+    for row in range(0, whole.height, BLOCK_HR_PX):
+        part_out = Region(
+            whole.col, whole.row + row, whole.width, min(BLOCK_HR_PX, whole.height - row)
+        )
+        part_hr = _needed(job, part_out)
         for number, band in enumerate(job.choice.written, 1):
             if band == job.choice.alpha:
                 pixels = nearest_band(job, part_hr, band)
             elif job.options.all_bands == "network":
-                pixels = guided_band(job, part_hr, band, Seen(seen, job.finished_hr(chunk_hr)))
+                pixels = guided_band(job, part_hr, band, made)
             elif band in job.choice.seen:
-                pixels = seen[job.choice.seen.index(band), row : row + height]
+                pixels = made.part(job.choice.seen.index(band), part_hr)
             else:
                 pixels = other_band(job, part_hr, band)
-            yield Stripe(number, row, pixels)
+            yield Stripe(number, row, _reduced(job, pixels, band, part_hr, part_out))
         if job.header.has_mask:
             mask = job.source.read_mask(part_hr.cover(job.scale))
-            yield Stripe(0, row, NUMPY.enlarge_nearest(mask, job.scale))
+            yield Stripe(0, row, _reduced_mask(job, mask, part_hr, part_out))
+
+
+def _needed(job: Job, part_out: Region) -> Region:
+    """What a part of the output is made of, in whole input pixels where it is reduced."""
+    if job.ratio == 1:
+        return part_out
+    part_lr = needed_hr(part_out, job.ratio).cover(job.scale)
+    return part_lr.clipped(job.source.region_lr).times(job.scale)
+
+
+def _reduced_mask(
+    job: Job, mask_lr: NDArray[np.uint8], part_hr: Region, part_out: Region
+) -> NDArray[Any]:
+    mask = NUMPY.enlarge_nearest(mask_lr, job.scale)
+    if job.ratio == 1:
+        return mask
+    return reduce_pixels(mask, None, part_hr, part_out, job.ratio)[1]
+
+
+def _reduced(
+    job: Job, pixels: NDArray[Any], band: int, part_hr: Region, part_out: Region
+) -> NDArray[Any]:
+    if job.ratio == 1:
+        return pixels
+    if band == job.choice.alpha:
+        return reduce_pixels(pixels, None, part_hr, part_out, job.ratio)[1]
+    valid_lr = job.source.read(part_hr.cover(job.scale), (band,)).valid[0]
+    valid = None if valid_lr.all() else NUMPY.enlarge_nearest(valid_lr, job.scale)
+    means, centres, known = reduce_pixels(pixels, valid, part_hr, part_out, job.ratio)
+    # Empty pixels keep their own values.
+    return np.where(known, cast(means, job.header.dtype, job.header.nodata), centres)
 
 
 def seen_bands(job: Job, chunk_hr: Region, loaded: Loaded, canvas: Array, arrays: Arrays) -> Array:
