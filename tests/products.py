@@ -98,11 +98,13 @@ def safe(
     *,
     old: bool = False,
     empty_px: int = 0,
+    seen: NDArray[np.float64] | None = None,
 ) -> Path:
     """A SAFE of an L1C or L2A product, "1C" or "2A"; returns its folder.
 
     offset: BOA_ADD_OFFSET or RADIO_ADD_OFFSET in stored numbers, None: none is written. old: names
-    as before December 2016. empty_px: columns of zeros at the left, in 10 m pixels.
+    as before December 2016. empty_px: columns of zeros at the left, in 10 m pixels. seen: what
+    every band sees, at 10 m; default: each something of its own.
     """
     number = baseline.replace(".", "")
     uri = f"S2A_MSIL{level}_20230801T101601_N{number}_R065_T32TPQ_20230801T143500.SAFE"
@@ -115,8 +117,11 @@ def safe(
     for name, rho in msi_reflectance().items():
         if level == "2A" and name == "B10":
             continue
-        values = stored(rho, 1e-4, (offset or 0) / 1e4, "uint16")
         pixel_m = MSI[name]
+        if seen is not None:
+            times = pixel_m // 10
+            rho = seen.reshape(SIDE // times, times, SIDE // times, times).mean((1, 3))
+        values = stored(rho, 1e-4, (offset or 0) / 1e4, "uint16")
         values[:, : empty_px * 10 // pixel_m] = 0
         images.append(_image(root, granule, level, name, old))
         _jp2(root / f"{images[-1]}.jp2", values, pixel_m)

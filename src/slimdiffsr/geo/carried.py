@@ -12,7 +12,7 @@ from slimdiffsr.geo.arrays import NUMPY, Array, Arrays
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.guided import GUIDED_REACH, MEANS_REACH, share_detail, with_block_means
 from slimdiffsr.geo.job import Job
-from slimdiffsr.geo.resample import BICUBIC_REACH, bicubic_kernel, enlarge, fill_near
+from slimdiffsr.geo.resample import BICUBIC_REACH, bicubic_kernel, block_mean, enlarge, fill_near
 from slimdiffsr.geo.values import ValueRange, working_dtype
 
 __all__ = ["Seen", "around", "finished", "guided_band", "nearest_band", "other_band"]
@@ -43,6 +43,9 @@ def guided_band(job: Job, part_hr: Region, band: int, seen: Seen) -> NDArray[Any
         _unit(one, values, valid)
         for one, values, valid in zip(ranges, reading.values, reading.valid, strict=True)
     ])  # fmt: skip
+    factor = job.source.known.coarser[band - 1] if job.source.known.coarser else 1
+    if factor > 1 and band not in job.choice.seen:
+        units[0] = _sharpened(job, band, held_lr, factor)
     here = (slice(None), *part_lr.slices(held_lr))
     near_lr = part_lr.grown(MEANS_REACH)
     if band in job.choice.seen:
@@ -62,6 +65,35 @@ def guided_band(job: Job, part_hr: Region, band: int, seen: Seen) -> NDArray[Any
         job, (band,), real, reading.values[:1][here], reading.valid[:1][here], NUMPY
     )[0]
     return pixels
+
+
+def _sharpened(job: Job, band: int, held_lr: Region, factor: int) -> NDArray[np.float32]:
+    """(h, w): a band of larger pixels on the scene's grid, with detail of the bands seen.
+
+    Its means over its own pixels stay.
+    """
+    scene = job.source.region_lr
+    part = held_lr.cover(factor)
+    outer = part.grown(GUIDED_REACH)
+    held = outer.clipped(scene.cover(factor))
+    coarse = job.source.read_coarse(held.times(factor), band, factor)
+    fine = job.source.read(held.times(factor), job.choice.seen)
+    guide = np.mean([
+        _unit(one, values, valid)
+        for one, values, valid in zip(job.values, fine.values, fine.valid, strict=True)
+    ], axis=0, dtype=np.float32)  # fmt: skip
+    known = np.zeros((outer.height, outer.width), np.bool_)
+    known[held.slices(outer)] = coarse.valid[0] & (
+        block_mean(fine.valid.all(0)[None].astype(np.float32), factor)[0] == 1
+    )
+    own = _unit(_range_of(job, band), coarse.values[0], coarse.valid[0])
+    means = block_mean(guide[None], factor)
+    near = part.grown(MEANS_REACH).times(factor)
+    here = around(guide[None], held.times(factor), near, 0, NUMPY)[0]
+    images = (around(one, held, outer, 0, NUMPY)[0] for one in (own[None], means))
+    coarse_unit, guide_means = images
+    made = share_detail(coarse_unit, known, guide_means, here, factor)
+    return made[held_lr.slices(part.times(factor))]
 
 
 def _shared(

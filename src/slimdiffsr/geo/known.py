@@ -60,6 +60,7 @@ class KnownRaster:
     range_reason: str = ""
     nodata: float | None = None
     special: tuple[float, ...] = ()
+    coarser: tuple[int, ...] = ()  # by how much each band's own pixels are larger than the grid's
     files: tuple[str, ...] = ()  # that GDAL reads beyond those it lists itself
     remarks: tuple[str, ...] = ()  # whole sentences for the user
 

@@ -155,6 +155,12 @@ class Source:
             reading = self._read(bands, window=window)
         return Reading(self.turn.upright(reading.values), self.turn.upright(reading.valid))
 
+    def read_coarse(self, region_lr: Region, band: int, factor: int) -> Reading:
+        """A band in pixels ``factor`` times larger, which the region must be made of."""
+        shape = (region_lr.height // factor, region_lr.width // factor)
+        with self._reading(region_lr) as window:
+            return self._read((band,), shape, window=window)
+
     def read_mask(self, region_lr: Region) -> NDArray[np.uint8]:
         """(h, w): 255 where the mask beside the bands says valid, else 0."""
         if self.palette is not None:

@@ -38,6 +38,7 @@ class Composite:
     dtype: str
     bands: tuple[BandFacts, ...]
     pixel_m: tuple[float, ...]  # of the file that each band comes from, in units of the CRS
+    coarser: tuple[int, ...]  # by how much its pixels are larger than the finest
     files: tuple[str, ...]
 
 
@@ -73,6 +74,7 @@ def compose(name: str, files: Sequence[BandFile]) -> Composite:
         dtype=finest.dtype,
         bands=tuple(one.facts for one in opened),
         pixel_m=tuple(abs(one.transform.a) for one in opened),
+        coarser=tuple(_times_coarser(one, finest) for one in opened),
         files=tuple(one.file.path for one in opened),
     )
 
@@ -150,6 +152,14 @@ def _place(one: _Opened, finest: _Opened) -> tuple[float, float, float, float]:
     whole = tuple(float(round(value)) for value in corners)
     near = all(abs(a - b) < _ALIGNED_PX for a, b in zip(corners, whole, strict=True))
     return whole if near else corners  # type: ignore[return-value]  # four of them
+
+
+def _times_coarser(one: _Opened, finest: _Opened) -> int:
+    """How many of the finest pixels make one of a file, where they do so exactly; else 1."""
+    col, row, width, height = _place(one, finest)
+    factor = round(width / one.width)
+    exact = (col, row, width, height) == (0, 0, factor * one.width, factor * one.height)
+    return factor if exact and (width, height) == (finest.width, finest.height) else 1
 
 
 def _rect(source: Xml.Element, name: str, rect: tuple[float, float, float, float]) -> None:

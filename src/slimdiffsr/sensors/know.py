@@ -69,6 +69,7 @@ def know(product: Product, options: SensorOptions | None = None) -> KnownRaster:
         rgb=rgb_of(roles),
         rgb_reason=f"red, green and blue of {sensor.name}",
         nodata=sensor.nodata,
+        coarser=product.coarser,
         files=product.files,
         special=tuple(value for value in sensor.special if _can_hold(product.dtype, value)),
     )

@@ -39,6 +39,7 @@ class Product:
     dtype: str
     bands: tuple[BandFacts, ...]
     words: tuple[str, ...] = ()
+    coarser: tuple[int, ...] = ()  # by how much a band's own pixels are larger
     files: tuple[str, ...] = ()  # that a VRT's text in ``path`` reads
     declared_by: str = ""
     binding: bool = False

@@ -85,6 +85,7 @@ def stac_product(
         dtype=made.dtype,
         bands=made.bands,
         words=words,
+        coarser=made.coarser,
         files=made.files,
         declared_by="raster:bands of the item" if declared else "",
         baseline=_baseline(item.properties),
