@@ -17,6 +17,7 @@ from rasters import write_raster
 from slimdiffsr.geo import KnownRaster, Network, SceneOptions, upscale_scene
 
 SIDE = 48  # pixels of 10 m; the other grids follow
+NEW = "S2B_MSIL2A_20230801T101559_N0509_R065_T32TQM_20230801T143500.tif"
 CORNER = (600000.0, 5000040.0)
 MSI = {
     "B01": 60, "B02": 10, "B03": 10, "B04": 10, "B05": 20, "B06": 20, "B07": 20, "B08": 10,

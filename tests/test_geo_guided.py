@@ -88,7 +88,8 @@ def test_empty_pixels_share_and_get_nothing(tmp_path: Path) -> None:
 
 def ndvi(bands: np.ndarray) -> np.ndarray:
     red, infrared = bands[0].astype(float), bands[3].astype(float)
-    return (infrared - red) / np.maximum(infrared + red, 1)
+    index: np.ndarray = (infrared - red) / np.maximum(infrared + red, 1)
+    return index
 
 
 @pytest.mark.parametrize("name", ["", "naip_rgbn_utm_u8", "naip_farmland_5m"])

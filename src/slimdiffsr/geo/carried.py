@@ -78,13 +78,13 @@ def _sharpened(job: Job, band: int, held_lr: Region, factor: int) -> NDArray[np.
     held = outer.clipped(scene.cover(factor))
     coarse = job.source.read_coarse(held.times(factor), band, factor)
     fine = job.source.read(held.times(factor), job.choice.seen)
-    guide = np.mean([
+    guide: NDArray[np.float32] = np.mean([
         _unit(one, values, valid)
         for one, values, valid in zip(job.values, fine.values, fine.valid, strict=True)
     ], axis=0, dtype=np.float32)  # fmt: skip
     known = np.zeros((outer.height, outer.width), np.bool_)
     known[held.slices(outer)] = coarse.valid[0] & (
-        block_mean(fine.valid.all(0)[None].astype(np.float32), factor)[0] == 1
+        block_mean(np.stack([fine.valid.all(0)]).astype(np.float32), factor)[0] == 1
     )
     own = _unit(_range_of(job, band), coarse.values[0], coarse.valid[0])
     means = block_mean(guide[None], factor)
