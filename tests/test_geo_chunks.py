@@ -143,7 +143,12 @@ def test_several_processes_write_chunks_of_one_job_also_the_same(
 ) -> None:
     headers: list[Any] = []
     real = ChunkStore.write
-    monkeypatch.setattr(ChunkStore, "write", lambda *a: (headers.append(a[2]), real(*a)))
+
+    def watched(store: ChunkStore, region: Region, header: Any, stripes: Any) -> None:
+        headers.append(header)
+        real(store, region, header, stripes)
+
+    monkeypatch.setattr(ChunkStore, "write", watched)
     path = write_raster(tmp_path / "in.tif", byte_picture(3, 20, 20))
     upscale_scene(path, tmp_path / "out.tif", nearest(), OPTIONS)
     monkeypatch.undo()
@@ -172,7 +177,10 @@ def test_several_processes_write_chunks_of_one_job_also_the_same(
 
 def with_mask(tmp_path: Path) -> tuple[Path, Path]:
     path = write_raster(tmp_path / "in.tif", byte_picture(3, 300, 290))
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as dataset:
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False),  # type: ignore[no-untyped-call]
+        rasterio.open(path, "r+") as dataset,
+    ):
         dataset.write_mask(np.full((300, 290), 255, np.uint8))
     return path, tmp_path / "in.tif.msk"
 

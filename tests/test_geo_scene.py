@@ -82,13 +82,15 @@ class SmallMemory(NumpyArrays):
     kept_bytes: int
 
 
-@pytest.mark.parametrize("kept_bytes", [400_000_000, 600_000, 1000, 0])
+@pytest.mark.parametrize(
+    ("kept_bytes", "batch"), [(400_000_000, 1), (600_000, 1), (600_000, 700), (0, 1), (0, 4)]
+)
 def test_little_memory_runs_some_tiles_twice_and_changes_nothing(
-    tmp_path: Path, kept_bytes: int
+    tmp_path: Path, kept_bytes: int, batch: int
 ) -> None:
     path = write_raster(tmp_path / "in.tif", byte_picture(3, 300, 290))
     whole = run(path, wobbly())
-    network = wobbly(arrays=SmallMemory(kept_bytes))
+    network = wobbly(arrays=SmallMemory(kept_bytes), batch=batch)
     report = upscale_scene(path, tmp_path / "o.tif", network, SceneOptions(chunk_hr_px=512))
     assert report.chunks_run == 9
     again = report.tiles_run - report.plan.tiles

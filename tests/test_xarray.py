@@ -22,7 +22,6 @@ from slimdiffsr.geo import NetworkSpec, SceneOptions
 from slimdiffsr.sensors import SensorOptions
 from slimdiffsr.upscale import Upscaler
 
-
 # rioxarray's own use of affine 3.
 pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 

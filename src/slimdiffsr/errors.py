@@ -25,6 +25,7 @@ __all__ = [
     "TilingError",
     "TrainingError",
     "WeightsError",
+    "WorkerError",
 ]
 
 
@@ -88,6 +89,12 @@ class DataError(SlimDiffSRError):
 
 class TrainingError(SlimDiffSRError):
     """Training cannot go on, for example because the loss is not finite."""
+
+
+class WorkerError(SlimDiffSRError):
+    """All processes or cards that worked on a scene are lost; what is finished is kept."""
+
+    exit_status: ClassVar[int] = 1
 
 
 class InterruptedRunError(SlimDiffSRError):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import rasterio
@@ -22,10 +23,10 @@ from slimdiffsr.files.students import BUNDLED, load_model
 from slimdiffsr.geo.image import picture_of
 from slimdiffsr.models.classical import Bicubic, Lanczos
 from slimdiffsr.models.student import enlarge_bicubic
+from slimdiffsr.runtime.choose import Runtimes
 from slimdiffsr.runtime.devices import pick_device, pick_precision
-from slimdiffsr.runtime.eager import TorchRuntime
+from slimdiffsr.runtime.exported import SUFFIXES, read_about
 from slimdiffsr.runtime.pipeline import TileNetwork, arrays_for
-from slimdiffsr.runtime.protocol import Runtime
 
 __all__ = [
     "BASELINES",
@@ -43,6 +44,8 @@ BASELINE_SCALES = (2, 4, 8)
 Image = TypeVar("Image")
 Colour = Literal["low-frequency", "official", "none"]
 
+_MEASURED_BATCHES = 2
+
 OFFICIAL_PAD_HR_PX = 256  # the released script pads the enlarged image to a multiple of this
 
 
@@ -59,26 +62,30 @@ class Upscaler:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Path,
         spec: geo.NetworkSpec,
         *,
         multiple_lr_px: int = 1,
         device: str = "auto",
         precision: str = "auto",
+        runtime: str = "auto",
+        batch: int | None = None,
     ) -> None:
         """model: RGB (b, 3, h, w) in [-1, 1] -> (b, 3, scale*h, scale*w); spec: how to tile it.
 
-        ``multiple_lr_px``: what sides of the model's input must be multiples of.
-        Raises ConfigError for a device or precision that is not there.
+        ``model`` may be a file that ``export`` wrote. ``multiple_lr_px``: what sides of its input
+        must be multiples of. ``runtime``: how it is run, see ``runtime.choose``. ``batch``: tiles
+        at once, by default what serves the runtime best. Raises ConfigError for a device, precision
+        or runtime that is not there, or no batch.
         """
+        if batch is not None and batch < 1:
+            raise ConfigError(f"batch must be at least 1 tile, got {batch}")
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         self.multiple_lr_px = multiple_lr_px
         self.model = model
-        self.runtime: Runtime = TorchRuntime(model, self.device, self.precision)
-        self.spec = dataclasses.replace(
-            spec, batch=self.runtime.batch, arithmetic=self.runtime.fingerprint().items()
-        )
+        self.runtimes = Runtimes(model, self.device, self.precision, runtime)
+        self.spec, self.batch = spec, batch
         if self.device.type == "cpu":
             _keep_freed_memory()
 
@@ -90,17 +97,26 @@ class Upscaler:
         scale: int | None = None,
         device: str = "auto",
         precision: str = "auto",
+        runtime: str = "auto",
         revision: str | None = None,
+        batch: int | None = None,
     ) -> Upscaler:
         """A bundled model, a .safetensors file, a hub repository 'org/name', or a baseline.
+
+        Also a .onnx or .xml file of 'slimdiffsr export', which fixes the precision.
 
         scale: which of a family ('tiny' has 4 and 8), or for a baseline (default 4); otherwise it
         must be the model's own. Raises ModelNotFoundError, ScaleError, WeightsError,
         ChecksumError, ConfigError.
         """
         name = str(source)
+        how: dict[str, Any] = {
+            "device": device, "precision": precision, "runtime": runtime, "batch": batch,
+        }  # fmt: skip
+        if name.endswith(SUFFIXES):
+            return cls._exported(Path(name).expanduser(), scale, how)
         if name in BASELINES:
-            return cls._baseline(name, 4 if scale is None else scale, device, precision)
+            return cls._baseline(name, 4 if scale is None else scale, how)
         family = [key for key in sorted(BUNDLED) if key.startswith(f"{name}-x")]
         if family and name not in BUNDLED:
             name = _of_scale(name, family, 4 if scale is None else scale)
@@ -113,21 +129,39 @@ class Upscaler:
             model_id=loaded.model_id,
             weights_sha256=loaded.sha256,
         )
+        return cls(loaded.model, spec, multiple_lr_px=config.multiple_lr_px, **how)
+
+    @classmethod
+    def _exported(cls, path: Path, scale: int | None, how: dict[str, Any]) -> Upscaler:
+        about = read_about(path)
+        if scale is not None and scale != about.scale:
+            raise ScaleError(f"{path} enlarges {about.scale} times, not {scale} times")
+        if how["precision"] not in ("auto", about.precision):
+            raise ConfigError(
+                f"{path} holds a network in {about.precision}: leave --precision out, "
+                f"got {how['precision']}"
+            )
+        spec = geo.NetworkSpec(
+            scale=about.scale,
+            tile_hr_px=about.tile_hr_px,
+            overlap_hr_px=about.overlap_hr_px,
+            model_id=f"{about.model_id} ({path.suffix[1:]}, {about.precision})",
+            weights_sha256=about.sha256,
+        )
         return cls(
-            loaded.model,
+            path,
             spec,
-            multiple_lr_px=config.multiple_lr_px,
-            device=device,
-            precision=precision,
+            multiple_lr_px=about.multiple_lr_px,
+            **(how | {"precision": about.precision}),
         )
 
     @classmethod
-    def _baseline(cls, name: str, scale: int, device: str, precision: str) -> Upscaler:
+    def _baseline(cls, name: str, scale: int, how: dict[str, Any]) -> Upscaler:
         if scale not in BASELINE_SCALES:
             raise ScaleError(f"{name} enlarges 2, 4 or 8 times, got {scale}")
         # Eight pixels of overlap on each side are more than the reach of either kernel.
         spec = geo.NetworkSpec(scale=scale, tile_hr_px=512, overlap_hr_px=16 * scale, model_id=name)
-        return cls(BASELINES[name](scale), spec, device=device, precision=precision)
+        return cls(BASELINES[name](scale), spec, **how)
 
     @property
     def scale(self) -> int:
@@ -142,22 +176,31 @@ class Upscaler:
         *,
         sensor: sensors.SensorOptions | None = None,
         colour: Colour = "low-frequency",
+        on_plan: Callable[[geo.ScenePlan], None] | None = None,
         on_progress: Callable[[geo.Progress], None] | None = None,
+        **choices: object,
     ) -> geo.SceneReport:
         """Enlarge a raster of any size into a georeferenced one; see ``geo.upscale_scene``.
 
         src: a raster, or a product that ``sensors`` knows. sensor: what made it, if it does not say.
+        options: all choices at once; choices: single ones by their names in ``SceneOptions``, as
+        ``bands=(3, 2, 1), value_range=(0, 3000)``, which win over ``options``.
         colour: 'low-frequency' gives the result the input's low frequencies, 'official' matches
         each tile's mean and spread as the released script does (for parity; makes tiles visible),
         'none' leaves the network's colours. Overrides ``options.colour``.
         """
-        network = self.network(colour)
         options = dataclasses.replace(
-            options or geo.SceneOptions(),
+            _with_choices(options, choices),
             colour="low-frequency" if colour == "low-frequency" else "none",
         )
+        tiles = 1
+        if self.runtimes.depends_on_size:
+            tiles = self.plan_scene(src, options, sensor=sensor).tiles
+        network = self.network(colour, tiles)
         known = sensors.known_raster(src, sensor, all_bands=bool(options.all_bands))
-        return geo.upscale_scene(known, dst, network, options, on_progress=on_progress)
+        return geo.upscale_scene(
+            known, dst, network, options, on_plan=on_plan, on_progress=on_progress
+        )
 
     def plan_scene(
         self,
@@ -165,9 +208,10 @@ class Upscaler:
         options: geo.SceneOptions | None = None,
         *,
         sensor: sensors.SensorOptions | None = None,
+        **choices: object,
     ) -> geo.ScenePlan:
-        """What ``upscale_scene`` would do, without doing it."""
-        options = options or geo.SceneOptions()
+        """What ``upscale_scene`` would do with the same options and choices, without doing it."""
+        options = _with_choices(options, choices)
         known = sensors.known_raster(src, sensor, all_bands=bool(options.all_bands))
         return geo.plan_scene(known, self.spec, options)
 
@@ -221,24 +265,50 @@ class Upscaler:
             sr = match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale))
         return sr.clamp(-1, 1)
 
-    def network(self, colour: Colour = "low-frequency") -> geo.Network:
-        """The model as the scene engine sees it; 'official' matches colours on each tile."""
+    def network(self, colour: Colour = "low-frequency", tiles: int = 1) -> geo.Network:
+        """The model as the scene engine sees it; 'official' matches colours on each tile.
+
+        tiles: of the whole scene, by which the runtime 'auto' is chosen.
+        """
         if colour not in ("low-frequency", "official", "none"):
             raise ConfigError(f"colour must be low-frequency, official or none, got {colour!r}")
+        runtime = self.runtimes.for_tiles(tiles)
         fields = {f.name: getattr(self.spec, f.name) for f in dataclasses.fields(self.spec)}
-        arrays = arrays_for(self.runtime.device)
+        fields |= {
+            "batch": self.batch or runtime.batch,
+            "arithmetic": runtime.fingerprint().items(),
+        }
+        arrays = arrays_for(runtime.device)
         finish = None
         if colour == "official":
             fields["model_id"] += "+official-colour"
             finish = self._match_input
-        tiles = TileNetwork(self.runtime, arrays, finish)
-        return geo.Network(**fields, predict=tiles, arrays=arrays, remarks=tiles.remarks)
+        network = TileNetwork(runtime, arrays, finish)
+        return geo.Network(
+            **fields,
+            predict=network,
+            arrays=arrays,
+            remarks=lambda: (*network.remarks(), *self.runtimes.notes()),
+        )
+
+    def seconds_per_tile(self) -> float:
+        """How long the network takes for one tile, measured now on this machine."""
+        side_lr_px = self.spec.tile_hr_px // self.spec.scale
+        tiles = torch.zeros(self.spec.batch, 3, side_lr_px, side_lr_px)
+        self._run(tiles)  # the first call is slower than those to come
+        times = []
+        for _ in range(_MEASURED_BATCHES):
+            started = time.perf_counter()
+            self._run(tiles).cpu()
+            times.append(time.perf_counter() - started)
+        return min(times) / self.spec.batch
 
     def _match_input(self, sr: Tensor, rgb_lr: Tensor) -> Tensor:
         return match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale))
 
     def _run(self, rgb_lr: Tensor) -> Tensor:
-        return self.runtime(rgb_lr.to(self.runtime.device)).float()
+        runtime = self.runtimes.eager()
+        return runtime(rgb_lr.to(runtime.device)).float()
 
 
 def restore(
@@ -276,6 +346,16 @@ def _keep_freed_memory() -> None:
     # glibc hands freed memory back to the system above a limit that it raises when a larger block
     # is freed, up to 32 MiB. Until then every tile pays for its memory anew: a tenth of its time.
     np.empty(31 << 20, np.uint8)
+
+
+def _with_choices(
+    options: geo.SceneOptions | None, choices: Mapping[str, object]
+) -> geo.SceneOptions:
+    names = {field.name for field in dataclasses.fields(geo.SceneOptions)} - {"colour"}
+    unknown = sorted(set(choices) - names)
+    if unknown:
+        raise ConfigError(f"no option {', '.join(unknown)}: there are {', '.join(sorted(names))}")
+    return dataclasses.replace(options or geo.SceneOptions(), **cast(Any, choices))
 
 
 def _of_scale(name: str, family: list[str], scale: int) -> str:

@@ -12,8 +12,8 @@ from types import FrameType
 from typing import Any
 
 from slimdiffsr.cli.options import make_folder
-from slimdiffsr.cli.show import note, print_json, sentence
-from slimdiffsr.cli.work import Work, WorkList
+from slimdiffsr.cli.show import is_out_of_memory, note, print_json, sentence
+from slimdiffsr.cli.work import Work, WorkList, check_there
 from slimdiffsr.errors import InterruptedRunError, SlimDiffSRError
 
 __all__ = ["run_all", "stops_on_sigterm"]
@@ -69,17 +69,19 @@ def run_all(found: WorkList, run: Run, as_json: bool) -> int:
             for number, work in enumerate(found.works, failed + 1):
                 place = f"{number} of {total}: " if found.many and total > 1 else ""
                 try:
-                    if found.many:
+                    check_there([work.source])
+                    if found.in_folder:
                         made += _make_folders(work.target.parent)
                     results.append(run(work, place))
                 except InterruptedRunError:
                     raise
-                except SlimDiffSRError as error:
-                    if not found.many:
+                except (SlimDiffSRError, MemoryError, RuntimeError) as error:
+                    if not found.many or not _is_of_one_input(error):
                         raise
+                    words = sentence(error)
                     failed += 1
-                    note(f"error: {place}{sentence(error)}")
-                    results.append({"src": work.source, "error": sentence(error)})
+                    note(f"error: {words}")
+                    results.append({"src": work.source, "error": words})
         except (KeyboardInterrupt, InterruptedRunError) as error:
             _tell_interrupted(error, results, total if found.many else 1)
             if as_json:
@@ -92,6 +94,10 @@ def run_all(found: WorkList, run: Run, as_json: bool) -> int:
     if failed:
         note(f"{failed} of {total} inputs failed")
     return 1 if failed else 0
+
+
+def _is_of_one_input(error: Exception) -> bool:
+    return isinstance(error, SlimDiffSRError) or is_out_of_memory(error)
 
 
 def _tell_refused(found: WorkList, results: list[dict[str, Any]]) -> int:
@@ -107,6 +113,7 @@ def _tell_interrupted(error: BaseException, results: list[dict[str, Any]], total
     words = sentence(error) if isinstance(error, SlimDiffSRError) else "stopped"
     done = sum(1 for result in results if "error" not in result)
     if total > 1:
+        words = words.removesuffix("; nothing was written")
         words = f"{words}; {done} of {total} outputs are finished, the same command goes on"
     elif "resumes" not in words and "nothing" not in words:
         words = f"{words}; the same command goes on from here"

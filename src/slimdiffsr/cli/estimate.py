@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 if TYPE_CHECKING:
     from slimdiffsr import geo
@@ -15,7 +12,6 @@ if TYPE_CHECKING:
 __all__ = ["Estimate", "estimate_run"]
 
 _FEW_TILES = 60  # for fewer a measurement would cost more than it tells
-_MEASURED_BATCHES = 2
 _ENGINE = 1.1  # what the engine takes beside the network
 
 
@@ -35,18 +31,5 @@ def estimate_run(upscaler: Upscaler, plan: geo.ScenePlan, *, always: bool = Fals
     """
     seconds = None
     if always or plan.tiles > _FEW_TILES:
-        seconds = _ENGINE * plan.tiles * _seconds_per_tile(upscaler)
+        seconds = _ENGINE * plan.tiles * upscaler.seconds_per_tile()
     return Estimate(seconds, plan.scratch_bytes, plan.memory_bytes)
-
-
-def _seconds_per_tile(upscaler: Upscaler) -> float:
-    network = upscaler.network()
-    side = network.tile_hr_px // network.scale
-    tiles = np.full((network.batch, 3, side, side), 0.5, np.float32)
-    network.predict(tiles)  # the first call is slower than those to come
-    times = []
-    for _ in range(_MEASURED_BATCHES):
-        started = time.perf_counter()
-        network.predict(tiles)
-        times.append(time.perf_counter() - started)
-    return min(times) / network.batch

@@ -34,8 +34,14 @@ AlphaOption = Annotated[
 BoundsOption = Annotated[
     str | None, typer.Option(help="Only this part: 'left bottom right top' in the raster's CRS.")
 ]
+BoundsCrsOption = Annotated[
+    str | None, typer.Option("--bounds-crs", help="CRS of --bounds: EPSG:4326 for degrees.")
+]
 WindowOption = Annotated[
     str | None, typer.Option(help="Only this part: 'col_off row_off width height' in pixels.")
+]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Also say what is planned, and what GDAL says.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print a JSON summary to stdout.")]
 

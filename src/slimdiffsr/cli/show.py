@@ -24,8 +24,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from slimdiffsr.errors import SlimDiffSRError
-
 if TYPE_CHECKING:
     from slimdiffsr import geo
     from slimdiffsr.cli.estimate import Estimate
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "counting_progress",
     "duration",
+    "is_out_of_memory",
     "note",
     "plain",
     "print_json",
@@ -50,6 +49,8 @@ __all__ = [
 
 LINE_EVERY_S = 30.0
 SHORT_S = 10.0  # what takes less needs no estimate
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "bad_alloc")
 
 # What the library's messages call an option, and what it is called here.
 OPTION_NAMES = {
@@ -74,12 +75,25 @@ def print_json(facts: Any) -> None:  # noqa: ANN401  what JSON can hold
     print(json.dumps(facts, indent=1, allow_nan=False), flush=True)
 
 
-def sentence(error: SlimDiffSRError) -> str:
+def sentence(error: BaseException) -> str:
     """An error's message, with the names that options have here."""
+    if is_out_of_memory(error):
+        return (
+            "the memory is used up: give --chunk 512, --device cpu, or close other programs; "
+            "what is finished is kept, and the same command goes on"
+        )
     text = str(error)
     for name, option in OPTION_NAMES.items():
         text = text.replace(name, option)
     return text
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether numpy, Python, PyTorch's allocator or a card found no room."""
+    if isinstance(error, MemoryError):
+        return True
+    words = str(error)
+    return isinstance(error, RuntimeError) and any(sign in words for sign in _NO_MEMORY)
 
 
 def tell_plan(plan: geo.ScenePlan, estimate: Estimate, place: str = "") -> None:

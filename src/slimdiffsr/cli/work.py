@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,8 @@ class WorkList:
     """All work of a command."""
 
     works: list[Work]
-    many: bool = False  # a folder of outputs: what is there already is kept, a failure is no end
+    many: bool = False  # what is there already is kept, and a failure is not the end
+    in_folder: bool = False  # outputs go into a folder, which is made
     refused: list[tuple[str, str]] = field(default_factory=list)  # source, and why it is not done
     notes: list[str] = field(default_factory=list)  # what was passed over
 
@@ -36,6 +38,7 @@ class WorkList:
 class _Input:
     path: str
     subfolder: Path = Path()  # below the folder that was given
+    of_folder: bool = False
 
 
 def check_there(paths: list[str]) -> None:
@@ -55,7 +58,7 @@ def plan_work(paths: list[str], scale: int, *, png: bool, recursive: bool) -> Wo
     *sources, target = paths
     if not target.strip():
         raise OutputError("the output has no name: give a file or a folder")
-    found = WorkList([], many=len(sources) > 1 or os.path.isdir(sources[0]))
+    found = WorkList([], many=len(sources) > 1 or os.path.isdir(sources[0]), in_folder=True)
     if not found.many and not os.path.isdir(target) and not target.endswith(("/", "\\")):
         return WorkList([Work(sources[0], Path(target))])
     folder = Path(target)
@@ -95,6 +98,8 @@ def _add(found: WorkList, targets: dict[_Input, Path]) -> None:
         seen.add(real)
         if real in results:
             found.notes.append(f"passed over: {item.path} is what another input becomes")
+        elif _is_own_result(item, target):
+            found.notes.append(f"passed over: {item.path} was made by slimdiffsr, in this folder")
         elif target in taken:
             reason = (
                 f"would become {target}, as {taken[target]} does: enlarge it into another folder"
@@ -114,7 +119,7 @@ def _expand(source: str, out: Path, recursive: bool, found: WorkList) -> list[_I
         for folder, inner in _walk(top, out, recursive):
             subfolders += inner
             names = sorted(p for p in folder.iterdir() if _is_raster(p))
-            inputs += [_Input(str(p), folder.relative_to(top)) for p in names]
+            inputs += [_Input(str(p), folder.relative_to(top), of_folder=True) for p in names]
     except OSError as error:
         raise RasterError(f"the folder {source} cannot be read: {error.strerror}") from None
     if not recursive and subfolders:
@@ -147,6 +152,21 @@ def _walk(top: Path, out: Path, recursive: bool) -> Iterator[tuple[Path, list[Pa
 def _is_raster(path: Path) -> bool:
     # Hidden ones too are none: "._x.tif" is what macOS writes beside x.tif on foreign disks.
     return path.suffix.lower() in RASTERS and not path.name.startswith(".") and not path.is_dir()
+
+
+def _is_own_result(item: _Input, target: Path) -> bool:
+    """A result that lies where further ones go: not meant as an input when its folder was given."""
+    path = Path(item.path)
+    beside = os.path.realpath(path.parent) == os.path.realpath(target.parent)
+    if not (item.of_folder and beside and re.search(r"_x\d+$", path.stem)):
+        return False
+    from slimdiffsr.geo.raster import open_quietly
+
+    try:
+        with open_quietly(item.path) as dataset:
+            return "SLIMDIFFSR_SCALE" in dataset.tags()
+    except RasterError:
+        return False
 
 
 def _is_missing(path: str) -> bool:

@@ -11,6 +11,7 @@ from slimdiffsr.geo.spec import (
     ScenePlan,
     SceneReport,
 )
+from slimdiffsr.geo.workers import WorkerPlan, Workers, open_workers
 
 __all__ = [
     "BandMeaning",
@@ -22,6 +23,9 @@ __all__ = [
     "SceneOptions",
     "ScenePlan",
     "SceneReport",
+    "WorkerPlan",
+    "Workers",
+    "open_workers",
     "plan_scene",
     "upscale_scene",
 ]

@@ -58,8 +58,11 @@ class Canvas:
         """
         while not self.is_complete:
             tile = self.tiles[self.blended]
-            result = results.get(tile)
+            result = results.get(tile, self.area_lr)
             if result is None:
+                # As a rule it was asked for; but it may have been forgotten for want of room.
+                if results.ask(tile, self.loaded.patch, self.area_lr):
+                    continue
                 return
             if result.image is not None:
                 self._add(tile, result, weights, results.network.scale)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 from slimdiffsr.errors import DiskFullError, OutputError
+from slimdiffsr.geo.band_tags import must_travel
+from slimdiffsr.geo.chunks import ChunkStore
 from slimdiffsr.geo.failures import free_bytes, output_error
 from slimdiffsr.geo.formats import check_name
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.inputs import Inputs
 from slimdiffsr.geo.job import Job
+from slimdiffsr.geo.mosaic import write_mosaic
 from slimdiffsr.geo.output import copy_to_format
 from slimdiffsr.geo.partial import PartialFolder
 from slimdiffsr.geo.sidefiles import check_side_files, stale_side_files
 from slimdiffsr.geo.spec import SceneOptions
-from slimdiffsr.geo.vrt import vrt_xml
 
 __all__ = ["assemble", "check_destination", "check_space", "partial_path"]
 
@@ -101,26 +103,33 @@ def check_space(job: Job, dst: Path, bytes_done: int) -> str:
     return ""
 
 
-def assemble(job: Job, folder: PartialFolder, chunks_hr: Iterable[Region], dst: Path) -> None:
+def assemble(job: Job, folder: PartialFolder, dst: Path) -> None:
     """Make the output from the finished chunks; it appears whole, or not at all.
 
-    Raises DiskFullError or OutputError.
+    Raises DiskFullError or OutputError, and RasterError when the input has changed.
     """
-    sources = []
+    store = folder.chunks
     try:
-        for chunk_hr in chunks_hr:
-            region = job.written(chunk_hr)
-            path = folder.chunks.chunk_path(region)
-            path.stat()
-            sources.append((path.name, region))
-        text = vrt_xml(job.header, sources, nodata_as_mask=job.writing.nodata_as_mask)
-        folder.vrt_path.write_text(text, encoding="utf-8")
+        for chunk_hr in job.chunks():
+            store.chunk_path(job.written(chunk_hr)).stat()
+        write_mosaic(
+            folder.vrt_path, job.header, _sources(job, store), job.chunk_hr_px,
+            nodata_as_mask=job.writing.nodata_as_mask,
+            tags_travel=must_travel(job.header, job.writing.options),
+        )  # fmt: skip
         final = folder.scratch("final")
-        copy_to_format(folder.vrt_path, final / dst.name, job.header, job.writing, sources)
-        folder.chunks.inputs.check_unchanged(thoroughly=True)
-        _move(final, dst, job.options.overwrite, folder.chunks.inputs)
+        copy_to_format(
+            folder.vrt_path, final / dst.name, job.header, job.writing, _sources(job, store)
+        )
+        store.inputs.check_unchanged(thoroughly=True)
+        _move(final, dst, job.options.overwrite, store.inputs)
     except OSError as error:
         raise output_error(dst, error) from None
+
+
+def _sources(job: Job, store: ChunkStore) -> Iterator[tuple[str, Region]]:
+    regions = map(job.written, job.chunks())
+    return ((store.chunk_path(region).name, region) for region in regions)
 
 
 def _move(final: Path, dst: Path, overwrite: bool, inputs: Inputs) -> None:

@@ -76,7 +76,7 @@ def _asked_for(options: Mapping[str, str]) -> float:
     for key, worth in (("MAX_Z_ERROR", float), ("DISCARD_LSB", lambda text: 2 ** float(text))):
         for text in options.get(key, "").split(","):
             try:
-                error = max(error, worth(text))  # type: ignore[no-untyped-call]
+                error = max(error, worth(text))
             except ValueError:
                 continue
     return error

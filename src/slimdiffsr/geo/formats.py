@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-from affine import Affine
 from rasterio.drivers import raster_driver_extensions
-from rasterio.io import MemoryFile
 
 from slimdiffsr.errors import OutputError
 from slimdiffsr.geo.header import Header
-from slimdiffsr.geo.raster import GDAL_ERRORS
 from slimdiffsr.geo.spec import BLOCK_HR_PX, OutputFormat
 
 __all__ = [
     "DRIVERS",
-    "best_compression",
     "check_creation_values",
     "check_format",
     "check_name",
@@ -114,6 +109,8 @@ def creation_options(header: Header, fmt: OutputFormat, extra: Mapping[str, str]
     """GDAL's creation options; ``extra`` ones win over ours."""
     own = _own_options(header, fmt)
     extra = {key.upper(): value for key, value in extra.items()}
+    if fmt == "gtiff" and extra.get("COMPRESS", "").upper() == "ZSTD":
+        own["ZSTD_LEVEL"] = "1"  # GDAL's own 9 takes six times as long
     if "NBITS" in extra:
         own.pop("PREDICTOR", None)  # GDAL has none for odd numbers of bits
     return {**own, **extra}
@@ -130,40 +127,24 @@ def check_creation_values(extra: Mapping[str, str]) -> None:
 def _own_options(header: Header, fmt: OutputFormat) -> dict[str, str]:
     if fmt == "png":
         return {"WORLDFILE": "YES"} if header.transform is not None else {}
-    zstd = best_compression() == "ZSTD"
     options = {
-        "COPY_SRC_MDD": "YES",  # tags of all namespaces
-        "COMPRESS": "ZSTD" if zstd else "DEFLATE",
+        "COPY_SRC_MDD": "YES" if header.has_namespaces else "AUTO",
+        "COMPRESS": "DEFLATE",  # every tool opens it; ZSTD saves a few percent, not every one does
         "BIGTIFF": "YES" if header.bytes > _BIG_BYTES else "IF_SAFER",
         "NUM_THREADS": "ALL_CPUS",
     }
-    if zstd:
-        # Level 3 takes twice as long, GDAL's own 9 six times, and both gain next to nothing.
-        options["LEVEL" if fmt == "cog" else "ZSTD_LEVEL"] = "1"
+    # Higher levels take up to five times as long and gain a few percent.
     if fmt == "cog":
-        options |= {
-            "BLOCKSIZE": str(BLOCK_HR_PX), "PREDICTOR": "YES", "OVERVIEW_RESAMPLING": "AVERAGE",
+        return options | {
+            "LEVEL": "1", "BLOCKSIZE": str(BLOCK_HR_PX), "PREDICTOR": "YES",
+            "OVERVIEW_RESAMPLING": "AVERAGE",
         }  # fmt: skip
-        return options
     block = {"BLOCKXSIZE": str(BLOCK_HR_PX), "BLOCKYSIZE": str(BLOCK_HR_PX)}
-    return options | {"TILED": "YES", "PREDICTOR": predictor(header.dtype), **block}
+    return options | {
+        "ZLEVEL": "1", "TILED": "YES", "PREDICTOR": predictor(header.dtype), **block,
+    }  # fmt: skip
 
 
 def predictor(dtype: np.dtype[np.generic]) -> str:
     """TIFF predictor for a type: differences, by bytes for floating point."""
     return "3" if dtype.kind == "f" else "2"
-
-
-@cache
-def best_compression() -> str:
-    """ZSTD where this GDAL was built with it, else DEFLATE."""
-    profile = {"driver": "GTiff", "width": 1, "height": 1, "count": 1, "dtype": "uint8"}
-    try:
-        with (
-            MemoryFile() as memory,  # type: ignore[no-untyped-call]
-            memory.open(**profile, compress="ZSTD", transform=Affine.scale(2)) as dataset,
-        ):
-            dataset.write(np.zeros((1, 1, 1), np.uint8))
-    except (*GDAL_ERRORS, ValueError):
-        return "DEFLATE"
-    return "ZSTD"

@@ -6,6 +6,7 @@ The output has the input's CRS, extent and upper-left corner; only the pixels ar
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
@@ -106,9 +107,14 @@ def own_transform(dataset: Any) -> Affine | None:  # noqa: ANN401
     transform: Affine = dataset.transform
     if transform == Affine.identity() or not all(map(math.isfinite, transform[:6])):
         return None
-    if dataset.driver == "PNM" and len(dataset.files) < 2:
+    if dataset.driver == "PNM" and not _has_world_file(dataset.name):
         return None
     return None if transform.determinant == 0 else transform
+
+
+def _has_world_file(path: str) -> bool:
+    stem = os.path.splitext(path)[0]
+    return any(os.path.exists(stem + ending) for ending in (".wld", ".WLD"))
 
 
 def shifted(transform: Affine, cols: int, rows: int) -> Affine:
@@ -155,15 +161,13 @@ def scaled_gcps(
 def scaled_rpcs(tags: Mapping[str, str], region_hr: Region, scale: Fraction) -> dict[str, str]:
     """RPC metadata for an output region; its offsets count pixel centres, hence the halves.
 
-    A unit after a number is passed over. Raises ValueError where there is no number.
+    A unit after a number is passed over. Raises ValueError or KeyError where there is none.
     """
     scaled = dict(tags)
     for axis, start in (("LINE", region_hr.row), ("SAMP", region_hr.col)):
         offset, size = f"{axis}_OFF", f"{axis}_SCALE"
-        if offset in tags:
-            scaled[offset] = repr((_leading_number(tags[offset]) + 0.5) * scale - 0.5 - start)
-        if size in tags:
-            scaled[size] = repr(_leading_number(tags[size]) * scale)
+        scaled[offset] = repr((_leading_number(tags[offset]) + 0.5) * scale - 0.5 - start)
+        scaled[size] = repr(_leading_number(tags[size]) * scale)
     return scaled
 
 

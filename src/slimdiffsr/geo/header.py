@@ -69,6 +69,11 @@ class Header:
         return self.bands[0].nodata
 
     @property
+    def has_namespaces(self) -> bool:
+        """Whether there are tags in namespaces that GDAL does not copy by itself."""
+        return bool(self.documents or set(self.domains) - {"RPC"})
+
+    @property
     def bytes(self) -> int:
         """Size of the pixels before compression."""
         return self.region_hr.pixels * len(self.bands) * self.dtype.itemsize

@@ -12,6 +12,7 @@ from typing import Any
 
 from slimdiffsr.errors import TilingError
 from slimdiffsr.geo.bands import BandChoice, choose_bands
+from slimdiffsr.geo.bounds import bounds_on_raster
 from slimdiffsr.geo.colour import HALO_LR_PX
 from slimdiffsr.geo.formats import check_format
 from slimdiffsr.geo.georef import output_scale, requested_region
@@ -22,7 +23,7 @@ from slimdiffsr.geo.inputs import Inputs
 from slimdiffsr.geo.output import Writing, settle_writing
 from slimdiffsr.geo.raster import Source
 from slimdiffsr.geo.reduce import reach_hr_px, reduced
-from slimdiffsr.geo.spec import NetworkSpec, SceneOptions, ScenePlan, check_overlap
+from slimdiffsr.geo.spec import BLOCK_HR_PX, NetworkSpec, SceneOptions, ScenePlan, check_overlap
 from slimdiffsr.geo.values import ValueRange, check_range, estimate_range
 
 __all__ = ["Job", "decide", "fingerprint", "plan_of"]
@@ -30,9 +31,12 @@ __all__ = ["Job", "decide", "fingerprint", "plan_of"]
 
 # Options that chunks do not depend on, or that the fingerprint holds as what became of them.
 _RESOLVED = frozenset({
-    "bands", "value_range", "bounds", "window", "chunk_hr_px", "overlap_hr_px",
+    "bands", "value_range", "bounds", "bounds_crs", "window", "chunk_hr_px", "overlap_hr_px",
     "format", "creation_options", "overwrite",
 })  # fmt: skip
+_SCRATCH = 2.4  # chunks, and an output that cannot be compressed with its overviews
+_CANVASES = 4
+_AT_REST_BYTES = 300_000_000
 _CHUNK_LIMIT_LR_PX = 1024  # at 2x, 4096 output pixels would need 2048 of input
 
 
@@ -120,7 +124,8 @@ def decide(source: Source, network: NetworkSpec, options: SceneOptions) -> Job:
         (source.known.rgb, source.known.rgb_reason),
     )
     source.judge_nodata(choice.seen)
-    region_lr, cut = requested_region(source, options.bounds, options.window)
+    bounds = bounds_on_raster(source, options.bounds, options.bounds_crs)
+    region_lr, cut = requested_region(source, bounds, options.window)
     grid = TileGrid(
         source.region_lr,
         network.tile_hr_px // network.scale,
@@ -300,6 +305,15 @@ def _raster_name(job: Job) -> str:
     return f"{path} {hashlib.sha256(facts.encode(errors='replace')).hexdigest()}"
 
 
+def _memory_bytes(job: Job) -> int:
+    # Canvases and results of two chunks in float32, two chunks on their way to the disk, GDAL's
+    # cache and the interpreter's own.
+    side = job.chunk_hr_px + 2 * job.halo_lr_px * job.scale
+    seen = _CANVASES * len(job.choice.seen) * 4 * min(side**2, job.header.region_hr.pixels)
+    rows = 2 * BLOCK_HR_PX * job.chunk_hr_px * len(job.header.bands) * job.header.dtype.itemsize
+    return _AT_REST_BYTES + seen + rows
+
+
 def plan_of(job: Job) -> ScenePlan:
     """The job in words and numbers for people."""
     region_hr = job.header.region_hr
@@ -314,6 +328,7 @@ def plan_of(job: Job) -> ScenePlan:
         dtype=job.header.dtype.name,
         nodata=job.header.nodata,
         rgb_bands=job.choice.seen,
+        rgb_output_bands=tuple(job.choice.written.index(band) + 1 for band in job.choice.seen),
         output_bands=tuple(
             band.description or f"band {number} ({band.colour})"
             for number, band in zip(job.choice.written, job.header.bands, strict=True)
@@ -327,5 +342,7 @@ def plan_of(job: Job) -> ScenePlan:
         tiles=job.grid.count_touching(area_lr),
         chunks=job.chunk_count,
         output_bytes=job.header.bytes,
+        scratch_bytes=int(_SCRATCH * job.header.bytes),
+        memory_bytes=_memory_bytes(job),
         assumptions=job.assumptions,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 
 from slimdiffsr.errors import OutputError, RasterError
+from slimdiffsr.geo.band_tags import arrive, must_travel
 from slimdiffsr.geo.failures import UNREADABLE, WRITE_ERRORS, first_line, output_error
 from slimdiffsr.geo.fidelity import Fidelity, compare
 from slimdiffsr.geo.formats import DRIVERS, check_creation_values, creation_options
@@ -95,8 +96,8 @@ def _trial(header: Header, writing: Writing) -> Fidelity:
             vrt = vrt_xml(small, [(memory.name, where)], nodata_as_mask=writing.nodata_as_mask)
             with (
                 _warnings() as warned,
-                MemoryFile(vrt.encode(), filename=f"{name[8:]}.vrt") as over,
-            ):  # type: ignore[no-untyped-call]
+                MemoryFile(vrt.encode(), filename=f"{name[8:]}.vrt") as over,  # type: ignore[no-untyped-call]
+            ):
                 _copy(over.name, f"{name}.out", writing)
             try:
                 with open_quietly(f"{name}.out") as dataset, memory.open() as chunk:
@@ -158,7 +159,7 @@ def _warnings() -> Iterator[list[str]]:
 
 
 def _copy(src: str, dst: str, writing: Writing) -> None:
-    # Else GDAL compresses the overviews twice, the first time at ZSTD's level 9.
+    # Else GDAL compresses the overviews twice, the first time at a high level.
     with rasterio.Env(COG_TMP_COMPRESSION="NONE"):  # type: ignore[no-untyped-call]
         rasterio.shutil.copy(
             src, dst, driver=DRIVERS[writing.format], strict=False, **writing.options
@@ -166,7 +167,7 @@ def _copy(src: str, dst: str, writing: Writing) -> None:
 
 
 def copy_to_format(
-    vrt: Path, dst: Path, header: Header, writing: Writing, chunks: Sequence[tuple[str, Region]]
+    vrt: Path, dst: Path, header: Header, writing: Writing, chunks: Iterable[tuple[str, Region]]
 ) -> None:
     """Copy the VRT into a new file, and hold what can be read of it against the chunks.
 
@@ -174,13 +175,15 @@ def copy_to_format(
     """
     try:
         _copy(str(vrt), str(dst), writing)
+        if must_travel(header, writing.options):
+            arrive(dst)
         _check_written(vrt, dst, header, writing, chunks)
     except (*WRITE_ERRORS, ValueError) as error:
         raise output_error(dst, error) from None
 
 
 def _check_written(
-    vrt: Path, dst: Path, header: Header, writing: Writing, chunks: Sequence[tuple[str, Region]]
+    vrt: Path, dst: Path, header: Header, writing: Writing, chunks: Iterable[tuple[str, Region]]
 ) -> None:
     found = Fidelity()
     with open_quietly(str(dst)) as dataset:

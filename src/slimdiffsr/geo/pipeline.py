@@ -7,7 +7,7 @@ behind. What a chunk holds depends on none of that, nor on which chunks were mad
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -37,8 +37,11 @@ class Feed(Protocol):
         """The next chunk to make; None when there is none left."""
         ...
 
-    def coming(self) -> set[tuple[int, int]]:
-        """The places of the chunks that will come, as far as is known."""
+    def coming(self) -> Container[tuple[int, int]]:
+        """The places of the chunks that will come, as far as is known.
+
+        Another container than before when some will not come after all.
+        """
         ...
 
 
@@ -99,6 +102,7 @@ class Pipeline:
     _open: deque[Canvas] = field(default_factory=deque)
     _writing: deque[tuple[Region, Future[None]]] = field(default_factory=deque)
     _free: list[Array] = field(default_factory=list)
+    _coming: Container[tuple[int, int]] = ()
 
     def __post_init__(self) -> None:
         job, network = self.job, self.network
@@ -132,8 +136,9 @@ class Pipeline:
                     if not blended and self.results.ask(tile, loaded.patch, canvas.area_lr):
                         self._advance(writers)
                 self._advance(writers)
-            self.results.flush()
-            self._advance(writers)
+            while self._open:
+                self.results.flush()
+                self._advance(writers)
             self._collect(0)
 
     def _read_ahead(self, readers: ThreadPoolExecutor) -> None:
@@ -169,9 +174,14 @@ class Pipeline:
         while self._open:
             # One after another: a tile is dropped when the last chunk that needs it has used it.
             canvas = self._open[0]
+            coming = self.feed.coming()
             taken = {self._lattice.place(other.chunk_hr) for other in list(self._open)[1:]}
             taken |= {self._lattice.place(chunk_hr) for chunk_hr, _ in self._reading}
-            canvas.advance(self.results, self._weights, _Either(taken, self.feed.coming()))
+            if coming is not self._coming:
+                here = self._lattice.place(canvas.chunk_hr)
+                self.results.forget(_Either({*taken, here}, coming))
+                self._coming = coming
+            canvas.advance(self.results, self._weights, _Either(taken, coming))
             if not canvas.is_complete:
                 break
             self._open.popleft()
@@ -182,16 +192,18 @@ class Pipeline:
     def _finish(self, canvas: Canvas, writers: ThreadPoolExecutor) -> None:
         self._collect(self.network.arrays.writers - 1)  # first, so that memory stays bounded
         job, arrays = self.job, self.network.arrays
-        coming = arrays.later(
-            lambda: seen_bands(job, canvas.chunk_hr, canvas.loaded, canvas.image, arrays),
-            job.header.dtype,
-        )
-        written = writers.submit(self._write, canvas.chunk_hr, canvas.image, coming)
+
+        def make() -> Array:
+            pixels = seen_bands(job, canvas.chunk_hr, canvas.loaded, canvas.image, arrays)
+            self._free.append(canvas.image)
+            return pixels
+
+        coming = arrays.later(make, job.header.dtype)
+        written = writers.submit(self._write, canvas.chunk_hr, coming)
         self._writing.append((canvas.chunk_hr, written))
 
-    def _write(self, chunk_hr: Region, image: Array, coming: Download) -> None:
+    def _write(self, chunk_hr: Region, coming: Download) -> None:
         seen: NDArray[Any] = coming()
-        self._free.append(image)
         self.deliver(chunk_hr, stripes(self.job, chunk_hr, seen))
 
     def _collect(self, left: int) -> None:
@@ -209,7 +221,7 @@ class _Either:
     """What is in one of two sets, of which the second may be large."""
 
     first: set[tuple[int, int]]
-    second: set[tuple[int, int]]
+    second: Container[tuple[int, int]]
 
     def __contains__(self, place: object) -> bool:
         return place in self.first or place in self.second

@@ -8,27 +8,25 @@ same bytes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 
 from slimdiffsr.errors import InterruptedRunError, RasterError
-from slimdiffsr.geo.chunks import Stripe
+from slimdiffsr.geo.crew import Alone, Crew, Made, Work
 from slimdiffsr.geo.destination import assemble, check_destination, check_space, partial_path
 from slimdiffsr.geo.environment import gdal
-from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.inputs import look_at
 from slimdiffsr.geo.job import Job, decide, fingerprint, plan_of
 from slimdiffsr.geo.known import KnownRaster, as_known
-from slimdiffsr.geo.order import in_order
 from slimdiffsr.geo.partial import PartialFolder, open_partial_folder
-from slimdiffsr.geo.pipeline import ChunkList, Pipeline, lattice_of
 from slimdiffsr.geo.raster import open_source
 from slimdiffsr.geo.sidefiles import check_side_files
 from slimdiffsr.geo.spec import Network, NetworkSpec, Progress, SceneOptions, ScenePlan, SceneReport
 
 __all__ = ["plan_scene", "upscale_scene"]
 
+OnPlan = Callable[[ScenePlan], None]
 OnProgress = Callable[[Progress], None]
 
 
@@ -50,37 +48,44 @@ def plan_scene(
 def upscale_scene(
     src: str | PathLike[str] | KnownRaster,
     dst: str | PathLike[str],
-    network: Network,
+    network: Network | Crew,
     options: SceneOptions | None = None,
     *,
+    on_plan: OnPlan | None = None,
     on_progress: OnProgress | None = None,
 ) -> SceneReport:
     """Write ``src`` enlarged by ``network`` to ``dst``, in bounded memory, resumably.
 
-    src: any path that rasterio opens, or a raster of which more is known. dst: a local file, which appears only when it is complete;
+    network: this process' own, or a crew of several processes, as ``open_workers`` makes it.
+    src: any path that rasterio opens, or a raster of which more is known. dst: a local file, which
+    appears only when it is complete;
     until then finished chunks lie in ``dst`` + ".partial", and the same call goes on from there.
-    ``on_progress`` is called in the caller's thread after every batch of tiles.
+    ``on_plan`` hears once what will be done, before the first tile. ``on_progress`` is called in
+    the caller's thread after every batch of tiles.
 
     Raises RasterError, BandError, RangeError, TilingError or OutputError for what cannot be done,
     DiskFullError when the disk fills up, PredictionError when the network's result is unusable,
-    and InterruptedRunError after Ctrl-C. None of them leaves a half-written ``dst``.
+    WorkerError when all of a crew is lost, and InterruptedRunError after Ctrl-C. None of them leaves a half-written ``dst``.
     """
     started = time.monotonic()
     known, target = as_known(src), Path(dst)
     options = options or SceneOptions()
+    crew = Alone(network) if isinstance(network, Network) else network
     check_destination(known.called, target, options)
     with gdal(), open_source(known, options.nodata, options.alpha) as source:
         inputs = look_at(*source.files)
         check_side_files(target, options.overwrite, [file.path for file in inputs.files])
-        job = decide(source, network, options)
-        facts = fingerprint(job, inputs)
+        job = decide(source, crew.spec, options)
+        plan, facts = plan_of(job), fingerprint(job, inputs)
         with open_partial_folder(partial_path(target), facts, inputs) as folder:
             try:
-                run = _ChunkRun(job, network, folder, on_progress)
+                run = _ChunkRun(job, folder, on_progress)
                 warned = check_space(job, target, run.bytes_resumed)
-                run.work()
+                if on_plan is not None:
+                    on_plan(plan)
+                run.work(crew, known)
                 run.tell("assembling")
-                assemble(job, folder, run.chunks, target)
+                assemble(job, folder, target)
                 gone = folder.remove()
                 run.tell("done")
             except KeyboardInterrupt:
@@ -93,16 +98,16 @@ def upscale_scene(
     return SceneReport(
         src=known.called,
         dst=target,
-        plan=plan_of(job),
-        tiles_run=run.tiles_run,
-        tiles_skipped=run.tiles_skipped,
+        plan=plan,
+        tiles_run=run.made.tiles_run,
+        tiles_skipped=len(run.made.empty),
         chunks_run=len(run.todo),
         chunks_resumed=len(run.chunks) - len(run.todo),
         seconds=seconds,
         mpx_per_s=(run.px - run.px_resumed) / 1e6 / max(seconds, 1e-9),
         output_file_bytes=target.stat().st_size,
         assumptions=job.assumptions,
-        warnings=tuple(words for words in (folder.restarted, warned, left) if words),
+        warnings=tuple(w for w in (folder.restarted, warned, *run.made.remarks, left) if w),
     )
 
 
@@ -122,54 +127,46 @@ def _tidy(folder: PartialFolder, src: str, error: BaseException) -> None:
 
 
 class _ChunkRun:
-    """The chunks of one run: which are done, which are left, and doing them."""
+    """The chunks of one run: which are done, which are left, and having them made."""
 
-    def __init__(
-        self, job: Job, network: Network, folder: PartialFolder, on_progress: OnProgress | None
-    ) -> None:
-        self.job, self.folder, self.on_progress = job, folder, on_progress
+    def __init__(self, job: Job, folder: PartialFolder, on_progress: OnProgress | None) -> None:
+        self.job, self.store, self.on_progress = job, folder.chunks, on_progress
         self.chunks = list(job.chunks())
-        left = [c for c in self.chunks if not folder.chunks.is_done(job.written(c))]
-        self.todo = in_order(left, job.grid, job.scale, network.arrays.kept_bytes)
+        self.todo = [chunk for chunk in self.chunks if not self.store.is_done(job.written(chunk))]
         self.px = job.window_hr.pixels
         self.px_resumed = self.px - sum(chunk.pixels for chunk in self.todo)
-        feed = ChunkList(lattice_of(job), self.todo)
-        self.pipeline = Pipeline(job, network, feed, self._deliver, lambda: self.tell("tiles"))
+        self.made = Made()
+        self.px_told = 0
 
     @property
     def bytes_resumed(self) -> int:
         """Size before compression of what is on the disk already."""
         return self.job.header.bytes * self.px_resumed // self.px
 
-    @property
-    def tiles_run(self) -> int:
-        """Tiles that went through the network."""
-        return self.pipeline.results.tiles_run
-
-    @property
-    def tiles_skipped(self) -> int:
-        """Tiles with nothing valid in them."""
-        return len(self.pipeline.results.empty)
-
-    def work(self) -> None:
-        """Run all chunks that are left."""
+    def work(self, crew: Crew, src: KnownRaster) -> None:
+        """Have all chunks made that are left."""
         self.tell("tiles")
-        self.pipeline.run()
+        if self.todo:
+            work = Work(src, self.job.options, self.store, self.todo)
+            self.made = crew.make(self.job, work, self._watch)
 
-    def _deliver(self, chunk_hr: Region, stripes: Iterator[Stripe]) -> None:
-        self.folder.chunks.write(self.job.written(chunk_hr), self.job.header, stripes)
+    def _watch(self, made: Made) -> None:
+        self.made = made
+        self.tell("tiles")
 
     def tell(self, stage: str) -> None:
         """Report where the run stands."""
         if self.on_progress is None:
             return
-        px_done = self.px_resumed + self.pipeline.px_done + self.pipeline.px_under_way()
+        # What several workers have under way is an estimate: never backwards, never too much.
+        px_done = self.px_resumed + self.made.px + self.made.px_under_way
+        self.px_told = max(self.px_told, min(px_done, self.px))
         self.on_progress(
             Progress(
                 stage=stage,  # type: ignore[arg-type]  # one of three literals, all in this file
-                chunks_done=len(self.chunks) - len(self.todo) + self.pipeline.chunks_done,
+                chunks_done=len(self.chunks) - len(self.todo) + self.made.chunks,
                 chunks=len(self.chunks),
-                output_px_done=px_done,
+                output_px_done=self.px_told,
                 output_px=self.px,
                 output_px_resumed=self.px_resumed,
             )

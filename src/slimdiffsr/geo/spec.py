@@ -96,7 +96,7 @@ class SceneOptions:
     nodata: the value of empty pixels, instead of what the raster declares; "none": there is none.
     alpha: whether a band tagged alpha is transparency ("band"; untagged, the last of two or four),
     data ("none"), or what its values look like ("auto").
-    bounds: (left, bottom, right, top) in the raster's CRS. window: (col_off, row_off, width,
+    bounds: (left, bottom, right, top) in the raster's CRS, or in ``bounds_crs``. window: (col_off, row_off, width,
     height) in input pixels. At most one of the two.
     output_scale: output pixels for one input pixel, along a side; default: as the network makes
     them. resolution: or the side of an output pixel, in units of the CRS or in metres.
@@ -111,6 +111,7 @@ class SceneOptions:
     nodata: float | Literal["declared", "none"] = "declared"
     alpha: AlphaRule = "auto"
     bounds: tuple[float, float, float, float] | None = None
+    bounds_crs: str | None = None
     window: tuple[int, int, int, int] | None = None
     output_scale: float | None = None
     resolution: float | None = None
@@ -131,6 +132,8 @@ class SceneOptions:
         self._check_scale()
         if self.bounds is not None and self.window is not None:
             raise TilingError("give either bounds or window, got both")
+        if self.bounds_crs is not None and self.bounds is None:
+            raise TilingError(f"bounds_crs {self.bounds_crs} needs bounds, got none")
         if self.alpha not in ("auto", "band", "none"):
             raise BandError(f"alpha must be auto, band or none, got {self.alpha!r}")
         if self.format not in ("cog", "gtiff", "png"):
@@ -180,6 +183,7 @@ class ScenePlan:
     dtype: str
     nodata: float | None
     rgb_bands: tuple[int, ...]  # one or three, counted from 1: what the network sees
+    rgb_output_bands: tuple[int, ...]  # the same bands by their numbers in the output
     output_bands: tuple[str, ...]  # names, in the order written
     band_reason: str
     value_range: tuple[float, float]  # of the first band that the network sees
@@ -190,6 +194,8 @@ class ScenePlan:
     tiles: int
     chunks: int
     output_bytes: int  # before compression
+    scratch_bytes: int  # on the disk while it works, the output included; at most
+    memory_bytes: int  # about, the network's own not included
     assumptions: tuple[str, ...]  # whole sentences for the user
 
 

@@ -73,15 +73,14 @@ class TileResults:
         Returns whether a batch was run, so that some results may be there now.
         """
         key = _key(tile)
-        found = self._results.get(key)
-        if key in self._asked or (found is not None and _covers(found, tile, area_lr)):
+        if key in self._asked or self.get(tile, area_lr) is not None:
             return False
         image = _network_input(tile, patch, self.grid)
         if image is None:
             self.empty.add(key)
             self._results[key] = Result(tile.region_lr, None)
             return False
-        if found is not None:  # a part of it, for other chunks
+        if key in self._results:  # a part of it, for other chunks
             self._drop(key)
         self._asked.add(key)
         self._waiting.append((tile, image))
@@ -97,9 +96,10 @@ class TileResults:
             self._start()
         self._settle(0)
 
-    def get(self, tile: Tile) -> Result | None:
-        """The result, or None as long as it is not there."""
-        return self._results.get(_key(tile))
+    def get(self, tile: Tile, area_lr: Region) -> Result | None:
+        """The result, or None as long as what ``area_lr`` needs of it is not there."""
+        found = self._results.get(_key(tile))
+        return found if found is not None and _covers(found, tile, area_lr) else None
 
     def used(self, tile: Tile, by: Container[Key]) -> None:
         """Keep of a result what the chunks at these places still need, and drop the rest."""

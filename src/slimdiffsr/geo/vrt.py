@@ -8,6 +8,7 @@ from xml.etree import ElementTree as Xml
 
 from rasterio.crs import CRS
 
+from slimdiffsr.geo.band_tags import travelling
 from slimdiffsr.geo.georef import crs_text
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.header import BandHeader, Header
@@ -22,11 +23,16 @@ VRT_TYPES = {
 
 
 def vrt_xml(
-    header: Header, chunks: Sequence[tuple[str, Region]], *, nodata_as_mask: bool = False
+    header: Header,
+    chunks: Sequence[tuple[str, Region]],
+    *,
+    nodata_as_mask: bool = False,
+    tags_travel: bool = False,
 ) -> str:
     """A VRT that lays chunk files (names relative to it, output regions) side by side.
 
     nodata_as_mask: declare no nodata value, but a mask of the pixels that have it in all bands.
+    tags_travel: hold the bands' tags as ``band_tags.travelling`` gives them.
     """
     region_hr = header.region_hr
     root = Xml.Element(
@@ -39,11 +45,12 @@ def vrt_xml(
         Xml.SubElement(root, "GeoTransform").text = ", ".join(map(repr, map(float, numbers)))
     if header.gcps:
         _gcps(root, header)
-    _metadata(root, header.tags)
+    _metadata(root, {**header.tags, **(travelling(header) if tags_travel else {})})
     for domain, tags in header.domains.items():
         _metadata(root, tags, domain)
     for number, band in enumerate(header.bands, 1):
-        _band(root, header, number, replace(band, nodata=None) if nodata_as_mask else band, chunks)
+        told = replace(band, nodata=None) if nodata_as_mask else band
+        _band(root, header, number, replace(told, tags={}) if tags_travel else told, chunks)
     if header.has_mask or nodata_as_mask:
         mask = Xml.SubElement(Xml.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
         if nodata_as_mask:

@@ -46,7 +46,9 @@ class TorchArrays:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.writers = max(2, min(16, os.cpu_count() or 1))
-        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._copies: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def upload(self, values: NDArray[Any]) -> Tensor:
         """See ``Arrays``; on a card through pinned memory, and without waiting."""
@@ -202,7 +204,7 @@ class TileNetwork:
         if at_once == len(rgb_lr):
             return self._part(rgb_lr)
         parts = []
-        for some in rgb_lr.split(at_once):
+        for some in torch.split(rgb_lr, at_once):
             # Filled up, as batches of another shape may have other last bits.
             filled = torch.cat([some, some[-1:].expand(at_once - len(some), -1, -1, -1)])
             parts.append(self._part(filled)[: len(some)])
