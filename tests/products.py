@@ -12,6 +12,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.warp import transform_bounds
 from rasters import write_raster
 
 from slimdiffsr.geo import KnownRaster, Network, SceneOptions, upscale_scene
@@ -234,9 +235,11 @@ def stac_item(
         cog = "image/tiff; application=geotiff; profile=cloud-optimized"
         assets[key] = {"href": f"{base}{band}.tif", "type": cog, "roles": ["data"], **described}
         assets[f"{key}-jp2"] = {**assets[key], "href": f"{base}{band}.jp2", "type": "image/jp2"}
+    with rasterio.open(folder / "B04.tif") as dataset:
+        box = list(transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds))
     document = {
         "type": "Feature", "stac_version": "1.0.0", "id": name, "collection": extra["collection"],
-        "geometry": None, "bbox": [10.2, 45.1, 10.21, 45.11], "assets": assets, "links": [],
+        "geometry": None, "bbox": box, "assets": assets, "links": [],
         "properties": {"datetime": "2023-08-01T10:15:59Z", **extra["properties"], **properties},
     }  # fmt: skip
     path = folder / f"{name}.json"

@@ -182,7 +182,8 @@ class Upscaler:
     ) -> geo.SceneReport:
         """Enlarge a raster of any size into a georeferenced one; see ``geo.upscale_scene``.
 
-        src: a raster, or a product that ``sensors`` knows. sensor: what made it, if it does not say.
+        src: a raster, or a product that ``sensors`` knows; of a STAC item the result gets an item
+        of its own. sensor: what made it, if it does not say.
         options: all choices at once; choices: single ones by their names in ``SceneOptions``, as
         ``bands=(3, 2, 1), value_range=(0, 3000)``, which win over ``options``.
         colour: 'low-frequency' gives the result the input's low frequencies, 'official' matches
@@ -193,14 +194,19 @@ class Upscaler:
             _with_choices(options, choices),
             colour="low-frequency" if colour == "low-frequency" else "none",
         )
+        known = sensors.known_raster(src, sensor, all_bands=bool(options.all_bands))
         tiles = 1
         if self.runtimes.depends_on_size:
-            tiles = self.plan_scene(src, options, sensor=sensor).tiles
+            tiles = self.plan_scene(known, options).tiles
         network = self.network(colour, tiles)
-        known = sensors.known_raster(src, sensor, all_bands=bool(options.all_bands))
-        return geo.upscale_scene(
+        if known.derived_from:
+            sensors.check_item_path(Path(dst), options.overwrite)
+        report = geo.upscale_scene(
             known, dst, network, options, on_plan=on_plan, on_progress=on_progress
         )
+        if known.derived_from:
+            sensors.write_result_item(report, known.properties, known.derived_from)
+        return report
 
     def plan_scene(
         self,

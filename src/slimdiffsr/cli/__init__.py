@@ -12,7 +12,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from slimdiffsr.cli import evaluate, figures, models, scenes, testset, train
+from slimdiffsr.cli import evaluate, figures, models, scenes, sensing, testset, train
 from slimdiffsr.cli.bench import bench
 from slimdiffsr.cli.lines import open_standard_files
 from slimdiffsr.cli.show import is_out_of_memory, note, sentence
@@ -20,11 +20,18 @@ from slimdiffsr.errors import ConfigError, InterruptedRunError, OutputError, Sli
 
 __all__ = ["app", "main", "rio_command"]
 
-EXTRAS = {"accelerate": "train", "PIL": "report", "tensorboard": "train", "matplotlib": "report"}
+EXTRAS = {
+    "accelerate": "train",
+    "PIL": "report",
+    "tensorboard": "train",
+    "matplotlib": "report",
+    "pystac_client": "stac",
+    "planetary_computer": "stac",
+}
 
 RASTERS, TRAINING, COMPARISON, IMPORT = "Rasters", "Training", "Comparison", "Import"
 ORDER = (
-    *("upscale", "info", "models", "demo"),
+    *("upscale", "info", "sensors", "search", "models", "demo"),
     *("train", "merge-teacher", "interpolate"),
     *("make-testset", "evaluate", "draw", "bench"),
     *("import-weights", "import-lpips", "import-dists"),
@@ -88,7 +95,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (scenes.upscale, scenes.info, scenes.demo):
+for command in (scenes.upscale, scenes.info, scenes.demo, sensing.sensors, sensing.search):
     app.command(rich_help_panel=RASTERS)(command)
 app.command("models", rich_help_panel=RASTERS)(models.list_models)
 app.command("merge-teacher", rich_help_panel=TRAINING)(models.merge_teacher)

@@ -322,6 +322,7 @@ def plan_of(job: Job) -> ScenePlan:
     return ScenePlan(
         src=job.source.path,
         scale=float(job.scale * job.ratio),
+        model_scale=job.scale,
         window=(region_lr.col, region_lr.row, region_lr.width, region_lr.height),
         output_width_hr_px=region_hr.width,
         output_height_hr_px=region_hr.height,

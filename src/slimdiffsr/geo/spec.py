@@ -177,6 +177,7 @@ class ScenePlan:
 
     src: str
     scale: float  # output pixels for one input pixel, along a side
+    model_scale: int  # as the network makes them, before a reduction
     window: tuple[int, int, int, int]  # col_off, row_off, width, height in input pixels
     output_width_hr_px: int
     output_height_hr_px: int

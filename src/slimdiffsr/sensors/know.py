@@ -78,6 +78,8 @@ def know(
         nodata=sensor.nodata,
         coarser=product.coarser,
         files=product.files,
+        derived_from=product.links,
+        properties=product.properties,
         special=tuple(value for value in sensor.special if _can_hold(product.dtype, value)),
     )
     if sensor.numbers == "picture" or product.dtype == "uint8":
@@ -171,5 +173,9 @@ def _unknown(product: Product, options: SensorOptions) -> KnownRaster:
         name=product.name,
         rgb=rgb,
         rgb_reason="by band names, which mean the same on all sensors that have them",
+        coarser=product.coarser,
+        files=product.files,
+        derived_from=product.links,
+        properties=product.properties,
         remarks=tuple(words for words in (doubt, *product.remarks) if words),
     )

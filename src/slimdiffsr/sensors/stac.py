@@ -81,7 +81,7 @@ def stac_product(
     declared = any(facts.scale is not None or facts.offset is not None for facts in made.bands)
     return Product(
         path=made.vrt,
-        name=item.place,
+        name=item.source,
         dtype=made.dtype,
         bands=made.bands,
         words=words,
