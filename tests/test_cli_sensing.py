@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from click.testing import Result
 from products import NEW, landsat, plain, reflectance, safe, stac_item, stored
 from rasterio.warp import transform_bounds
 from rasters import byte_picture, read, write_raster
 from serving import keep_gdal_brisk, served
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from slimdiffsr.cli import app
 from slimdiffsr.sensors import SENSORS
@@ -120,7 +119,8 @@ def test_a_collection_becomes_a_folder_of_results(tmp_path: Path) -> None:
 def test_a_box_in_degrees_cuts_a_part_out(tmp_path: Path) -> None:
     item = stac_item(tmp_path / "in", "copernicus", offset=-0.1)
     with rasterio.open(tmp_path / "in" / "B04.tif") as dataset:
-        left, bottom, right, top = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
+        box = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)  # type: ignore[no-untyped-call]
+        left, bottom, right, top = box
     middle = ((left + right) / 2, (bottom + top) / 2)
     done("upscale", item, tmp_path / "out.tif", *BICUBIC, "--assets", "red,green,blue",
          "--bbox", f"{left} {bottom} {middle[0]} {middle[1]}")  # fmt: skip
@@ -199,7 +199,8 @@ def test_sensors_are_listed_and_told(tmp_path: Path) -> None:
 
 
 def test_a_search_writes_items_that_upscale_takes(tmp_path: Path) -> None:
-    item = stac_item(tmp_path / "in", "copernicus", offset=-0.1, **{"eo:cloud_cover": 3})
+    clouds: dict[str, Any] = {"eo:cloud_cover": 3}
+    item = stac_item(tmp_path / "in", "copernicus", offset=-0.1, **clouds)
     site = tmp_path / "in"
     document = json.loads(item.read_text())
     with served(site, "ranges") as address:
@@ -227,3 +228,16 @@ def test_a_search_writes_items_that_upscale_takes(tmp_path: Path) -> None:
     words = refused("search", "http://127.0.0.1:9", tmp_path / "i", "--collection", "s2")
     assert "does not answer as a STAC API" in words
     np.testing.assert_array_equal(read(tmp_path / "out.tif").shape, (3, 192, 192))
+
+
+def test_a_zarr_folder_and_a_subdataset_are_inputs(tmp_path: Path) -> None:
+    values = byte_picture(3, 20, 30)
+    with rasterio.open(plain(tmp_path / "in.tif", values)) as dataset:
+        rasterio.shutil.copy(dataset, tmp_path / "in.zarr", driver="Zarr")
+    done("upscale", tmp_path / "in.zarr", tmp_path / "out.tif", *BICUBIC, "--bands", "1,2,3")
+    done("upscale", tmp_path / "in.tif", tmp_path / "plain.tif", *BICUBIC, "--bands", "1,2,3")
+    np.testing.assert_array_equal(read(tmp_path / "out.tif"), read(tmp_path / "plain.tif"))
+    with rasterio.open(tmp_path / "in.zarr") as dataset:
+        (one, *_) = dataset.subdatasets or [f'ZARR:"{tmp_path}/in.zarr"']
+    done("upscale", one, tmp_path / "sub.tif", *BICUBIC)
+    assert "GeoTIFF" in refused("upscale", tmp_path / "in.tif", tmp_path / "o.zarr", *BICUBIC)

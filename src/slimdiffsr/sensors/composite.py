@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree import ElementTree as Xml
@@ -18,6 +20,8 @@ from slimdiffsr.sensors.product import BandFacts
 __all__ = ["BandFile", "Composite", "compose"]
 
 _ALIGNED_PX = 0.01  # of the finest pixel: corners this close are the same
+# What GDAL says where a server or a store wants to know who asks.
+_REFUSED = re.compile(r"code: 40[13]|AccessDenied|[Cc]redentials|AWS_SECRET_ACCESS_KEY")
 _COLOURS = ("red", "green", "blue")
 
 
@@ -80,7 +84,7 @@ def compose(name: str, files: Sequence[BandFile]) -> Composite:
 
 
 def _open(file: BandFile) -> _Opened:
-    with open_quietly(file.path) as dataset:
+    with _opened(file.path) as dataset:
         if file.number > dataset.count:
             raise RasterError(
                 f"{file.path} has {dataset.count} bands, and band {file.number} is asked"
@@ -96,6 +100,20 @@ def _open(file: BandFile) -> _Opened:
             file, dataset.width, dataset.height, dataset.transform, dataset.crs,
             dataset.dtypes[file.number - 1], facts,
         )  # fmt: skip
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    try:
+        with open_quietly(path) as dataset:
+            yield dataset
+    except RasterError as error:
+        if not _REFUSED.search(str(error)):
+            raise
+        raise RasterError(
+            f"{path} is not given out without credentials: sign the links with --sign "
+            "planetary-computer, or set those of your store, such as AWS_ACCESS_KEY_ID or AWS_PROFILE"
+        ) from None
 
 
 def _check_alike(name: str, opened: Sequence[_Opened]) -> None:
