@@ -236,7 +236,7 @@ def stac_item(
         assets[key] = {"href": f"{base}{band}.tif", "type": cog, "roles": ["data"], **described}
         assets[f"{key}-jp2"] = {**assets[key], "href": f"{base}{band}.jp2", "type": "image/jp2"}
     with rasterio.open(folder / "B04.tif") as dataset:
-        box = list(transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds))
+        box = list(transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds))  # type: ignore[no-untyped-call]
     document = {
         "type": "Feature", "stac_version": "1.0.0", "id": name, "collection": extra["collection"],
         "geometry": None, "bbox": box, "assets": assets, "links": [],

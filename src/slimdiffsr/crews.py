@@ -14,7 +14,7 @@ from slimdiffsr.errors import ConfigError
 from slimdiffsr.runtime.devices import pick_device
 from slimdiffsr.upscale import Colour, Upscaler
 
-__all__ = ["ModelPlan", "cores", "devices_of", "open_crew", "worker_plans"]
+__all__ = ["ModelPlan", "cores", "devices_of", "open_crew", "open_workers_of", "worker_plans"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,12 @@ class ModelPlan:
             batch=self.batch,
             revision=self.revision,
         )
+
+    def upscaler_here(self, workers: int | None = None) -> Upscaler:
+        """The model for this process: on the CPU where others do the work."""
+        names = devices_of(self.device)
+        others = len(names) > 1 or (workers or 1) > 1
+        return replace(self, device="cpu" if others else names[0]).upscaler()
 
     def __call__(self) -> geo.Network:
         """The model as the scene engine sees it."""
@@ -93,11 +99,18 @@ def worker_plans(plan: ModelPlan, workers: int | None) -> list[geo.WorkerPlan]:
 
 
 @contextmanager
-def open_crew(plan: ModelPlan, workers: int | None = None) -> Iterator[geo.Network | geo.Workers]:
-    """What ``geo.upscale_scene`` is to be given: this process' network, or several processes."""
+def open_workers_of(plan: ModelPlan, workers: int | None = None) -> Iterator[geo.Workers | None]:
+    """Start the processes of ``worker_plans``; None where this process is enough."""
     plans = worker_plans(plan, workers)
     if not plans:
-        yield replace(plan, device=devices_of(plan.device)[0])()
+        yield None
         return
     with geo.open_workers(plans) as crew:
         yield crew
+
+
+@contextmanager
+def open_crew(plan: ModelPlan, workers: int | None = None) -> Iterator[geo.Network | geo.Workers]:
+    """What ``geo.upscale_scene`` is to be given: several processes, or this one's network."""
+    with open_workers_of(plan, workers) as crew:
+        yield crew or plan.upscaler_here(workers).network(plan.colour, plan.tiles)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -15,16 +17,20 @@ from slimdiffsr.cli.options import (
     AlphaOption,
     AnyScaleOption,
     BandsOption,
+    BatchOption,
     BoundsCrsOption,
     BoundsOption,
     DeviceOption,
+    DevicesOption,
     JsonOption,
     ModelOption,
     PrecisionOption,
     RangeOption,
+    RuntimeOption,
     ScaleOption,
     VerboseOption,
     WindowOption,
+    WorkersOption,
     creation_options,
     four,
     integers,
@@ -55,6 +61,7 @@ from slimdiffsr.cli.show import (
     plain,
     report,
     scene_progress,
+    scenes_progress,
     size,
     tell,
     tell_plan,
@@ -63,7 +70,8 @@ from slimdiffsr.cli.work import Work, WorkList, check_there, plan_work
 from slimdiffsr.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    from slimdiffsr.geo import KnownRaster, SceneOptions, ScenePlan, SceneReport
+    from slimdiffsr.geo import KnownRaster, Progress, SceneOptions, ScenePlan, SceneReport, Workers
+    from slimdiffsr.geo.probe import Probe
     from slimdiffsr.sensors import SensorOptions
     from slimdiffsr.upscale import Upscaler
 
@@ -77,8 +85,11 @@ def upscale(
     ],
     model: ModelOption = "tiny-x4",
     scale: AnyScaleOption = None,
-    device: DeviceOption = "auto",
+    device: DevicesOption = "auto",
     precision: PrecisionOption = "auto",
+    runtime: RuntimeOption = "auto",
+    workers: WorkersOption = None,
+    batch: BatchOption = None,
     bands: BandsOption = None,
     all_bands: Annotated[
         str | None,
@@ -126,8 +137,9 @@ def upscale(
     """
     if len(paths) == 2:
         check_there(paths[:1])
+    from slimdiffsr.crews import ModelPlan, open_workers_of
     from slimdiffsr.geo import SceneOptions
-    from slimdiffsr.upscale import Upscaler
+    from slimdiffsr.geo.probe import Probe
 
     of_sensor = sensor_options(sensor, offset, scale_factor, assets, sign)
     options = SceneOptions(
@@ -147,7 +159,10 @@ def upscale(
     )
     of_model, of_output = scales(model, scale)
     options = dataclasses.replace(options, output_scale=of_output)
-    upscaler = Upscaler.from_pretrained(model, scale=of_model, device=device, precision=precision)
+    plan = ModelPlan(
+        model, of_model, device, precision, runtime, batch=batch, colour=cast(Any, colour)
+    )
+    upscaler = plan.upscaler_here(workers)
     paths = [*expand_items(paths[:-1], bbox, datetime), *paths[-1:]]
     found = plan_work(
         paths, suffix_of(options, upscaler.scale), png=options.format == "png", recursive=recursive
@@ -157,11 +172,17 @@ def upscale(
     inputs = {}
     if value_range == "shared":
         inputs = _with_shared_range(found, options, of_sensor)
-    run = _Run(
-        upscaler, options, of_sensor, inputs, colour, found.many, before_after, quiet, verbose
-    )
-    with library_lines(verbose):
-        status = run_all(found, run, as_json)
+    with (
+        library_lines(verbose),
+        Probe() if found.many else nullcontext() as probe,
+        open_workers_of(plan, workers) as crew,
+        scenes_progress(len(found.works), quiet or crew is None or not found.many) as together,
+    ):
+        run = _Run(
+            upscaler, crew, options, of_sensor, inputs, colour, probe, before_after, quiet,
+            verbose, together,
+        )  # fmt: skip
+        status = run_all(found, run, as_json, crew)
     if status:
         raise typer.Exit(status)
 
@@ -171,25 +192,30 @@ class _Run:
     """What ``upscale`` does with one raster."""
 
     upscaler: Upscaler
+    crew: Workers | None
     options: SceneOptions
     sensor: SensorOptions
     inputs: dict[str, KnownRaster]  # those that more is known of
     colour: str
-    many: bool
+    probe: Probe | None  # of many inputs one may make GDAL crash
     before_after: Path | None
     quiet: bool
     verbose: bool
+    together: Callable[[str], Callable[[Progress], None]] | None  # one bar for all
 
     def __call__(self, work: Work, place: str) -> dict[str, Any]:
-        if self.many and work.target.exists() and not self.options.overwrite:
+        if self.probe and work.target.exists() and not self.options.overwrite:
             # Not a failure: an interrupted command with many inputs, given again, goes on.
             note(f"{place}kept: {work.target} exists already; give --overwrite to replace it")
             return {"src": work.source, "dst": str(work.target), "kept": True}
-        with scene_progress(work.source, self.quiet, place) as show:
+        if self.probe:
+            self.probe.look(work.source)
+        together = self.together and self.together(work.source)
+        with scene_progress(work.source, self.quiet or together is not None, place) as show:
             report = self.upscaler.upscale_scene(
                 self.inputs.get(work.source, work.source), work.target, self.options,
-                sensor=self.sensor, colour=cast(Any, self.colour),
-                on_plan=lambda plan: self._tell_plan(plan, place), on_progress=show,
+                sensor=self.sensor, colour=cast(Any, self.colour), crew=self.crew,
+                on_plan=lambda plan: self._tell_plan(plan, place), on_progress=together or show,
             )  # fmt: skip
         if not self.quiet:
             tell(report, place)
@@ -266,6 +292,7 @@ def info(
     bbox: BboxOption = None,
     window: WindowOption = None,
     resolution: ResolutionOption = None,
+    runtime: RuntimeOption = "auto",
     verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -289,11 +316,17 @@ def info(
     of_sensor = sensor_options(sensor, offset, scale_factor, assets, sign)
     of_model, of_output = scales(model, scale)
     options = dataclasses.replace(options, output_scale=of_output)
-    upscaler = Upscaler.from_pretrained(model, scale=of_model, device=device, precision=precision)
+    upscaler = Upscaler.from_pretrained(
+        model, scale=of_model, device=device, precision=precision, runtime=runtime
+    )
     with library_lines(verbose):
         plan = upscaler.plan_scene(path, options, sensor=of_sensor)
     estimate = estimate_run(upscaler, plan, always=True)
-    facts = {**plain(plan), "seconds": round(estimate.seconds or 0.0, 1)}
+    facts = {
+        **plain(plan),
+        "runtime": upscaler.describe(plan.tiles),
+        "seconds": round(estimate.seconds or 0.0, 1),
+    }
     return report(facts if as_json else {**facts, **_in_words(estimate)}, as_json)
 
 
@@ -351,7 +384,7 @@ def _looks_like_model(path: str) -> bool:
     """Weights, or a name that is neither a file nor has a suffix, as 'org/name' on the hub."""
     place = Path(path)
     absent = not place.exists() and not place.suffix and ":" not in path and path[:1] != "/"
-    return path.endswith(".safetensors") or place.is_dir() or absent
+    return path.endswith((".safetensors", ".onnx", ".xml")) or place.is_dir() or absent
 
 
 def _model_facts(source: str, scale: int | None) -> dict[str, Any]:
@@ -359,4 +392,7 @@ def _model_facts(source: str, scale: int | None) -> dict[str, Any]:
     from slimdiffsr.upscale import Upscaler
 
     upscaler = Upscaler.from_pretrained(source, scale=scale, device="cpu")
-    return {**plain(upscaler.spec), "parameters": count_parameters(upscaler.model)}
+    facts = {k: v for k, v in plain(upscaler.spec).items() if k not in ("batch", "arithmetic")}
+    if isinstance(upscaler.model, Path):
+        return facts
+    return {**facts, "parameters": count_parameters(upscaler.model)}

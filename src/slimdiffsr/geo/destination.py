@@ -8,14 +8,16 @@ from pathlib import Path
 
 from slimdiffsr.errors import DiskFullError, OutputError
 from slimdiffsr.geo.band_tags import must_travel
-from slimdiffsr.geo.chunks import ChunkStore
-from slimdiffsr.geo.failures import free_bytes, output_error
+from slimdiffsr.geo.blocks import are_joined
+from slimdiffsr.geo.chunks import ChunkStore, sync
+from slimdiffsr.geo.failures import WRITE_ERRORS, free_bytes, output_error
 from slimdiffsr.geo.formats import check_name
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.inputs import Inputs
 from slimdiffsr.geo.job import Job
+from slimdiffsr.geo.joining import join_chunks
 from slimdiffsr.geo.mosaic import write_mosaic
-from slimdiffsr.geo.output import copy_to_format
+from slimdiffsr.geo.output import check_opens, copy_to_format
 from slimdiffsr.geo.partial import PartialFolder
 from slimdiffsr.geo.sidefiles import check_side_files, stale_side_files
 from slimdiffsr.geo.spec import SceneOptions
@@ -24,7 +26,7 @@ __all__ = ["assemble", "check_destination", "check_space", "partial_path"]
 
 # Only empty blocks take no room among the chunks; few scenes are emptier than this.
 _HOPELESS = 0.1
-_LONGEST_NAME = 255 - len(".msk.ovr.tmp")  # GDAL's longest ending, in bytes
+_LONGEST_NAME = 255 - len(".sample.tif.msk.ovr.tmp")  # the longest ending, in bytes
 
 
 def partial_path(dst: Path) -> Path:
@@ -112,15 +114,8 @@ def assemble(job: Job, folder: PartialFolder, dst: Path) -> None:
     try:
         for chunk_hr in job.chunks():
             store.chunk_path(job.written(chunk_hr)).stat()
-        write_mosaic(
-            folder.vrt_path, job.header, _sources(job, store), job.chunk_hr_px,
-            nodata_as_mask=job.writing.nodata_as_mask,
-            tags_travel=must_travel(job.header, job.writing.options),
-        )  # fmt: skip
         final = folder.scratch("final")
-        copy_to_format(
-            folder.vrt_path, final / dst.name, job.header, job.writing, _sources(job, store)
-        )
+        _write(job, folder, final / dst.name)
         store.inputs.check_unchanged(thoroughly=True)
         _move(final, dst, job.options.overwrite, store.inputs)
     except OSError as error:
@@ -130,6 +125,26 @@ def assemble(job: Job, folder: PartialFolder, dst: Path) -> None:
 def _sources(job: Job, store: ChunkStore) -> Iterator[tuple[str, Region]]:
     regions = map(job.written, job.chunks())
     return ((store.chunk_path(region).name, region) for region in regions)
+
+
+def _write(job: Job, folder: PartialFolder, dst: Path) -> None:
+    writing, store = job.writing, folder.chunks
+    plain = writing.format in ("cog", "gtiff") and not writing.asked
+    # Chunks of a reduced output do not begin with its blocks.
+    if plain and not writing.nodata_as_mask and job.ratio == 1 and are_joined(job.header):
+        paths = [(store.chunk_path(chunk_hr), chunk_hr) for chunk_hr in job.chunks()]
+        try:
+            if join_chunks(job.header, writing.options, writing.format, paths, dst):
+                check_opens(dst)
+                return
+        except (*WRITE_ERRORS, ValueError) as error:
+            raise output_error(dst, error) from None
+    write_mosaic(
+        folder.vrt_path, job.header, _sources(job, store), job.chunk_hr_px,
+        nodata_as_mask=writing.nodata_as_mask,
+        tags_travel=must_travel(job.header, writing.options),
+    )  # fmt: skip
+    copy_to_format(folder.vrt_path, dst, job.header, writing, _sources(job, store))
 
 
 def _move(final: Path, dst: Path, overwrite: bool, inputs: Inputs) -> None:
@@ -143,6 +158,9 @@ def _move(final: Path, dst: Path, overwrite: bool, inputs: Inputs) -> None:
             )
         for stale in stale_side_files(dst, of_input):
             stale.unlink()
+    for path in final.iterdir():
+        sync(path)  # the chunks are deleted next
     # Side files (world file, .aux.xml, .msk) first: the output itself says that all is done.
     for path in sorted(final.iterdir(), key=lambda path: path.name == dst.name):
         path.replace(dst.with_name(path.name))
+    sync(dst.absolute().parent)
