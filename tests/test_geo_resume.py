@@ -203,7 +203,7 @@ def test_a_full_disk_keeps_finished_chunks(scene: Path, monkeypatch: pytest.Monk
     from slimdiffsr.geo import chunks
 
     written = [0]
-    real = chunks.write_stripes
+    real = chunks._save
 
     def full(*args: Any) -> None:
         written[0] += 1
@@ -211,7 +211,7 @@ def test_a_full_disk_keeps_finished_chunks(scene: Path, monkeypatch: pytest.Monk
             raise OSError(errno.ENOSPC, "No space left on device")
         real(*args)
 
-    monkeypatch.setattr(chunks, "write_stripes", full)
+    monkeypatch.setattr(chunks, "_save", full)
     with pytest.raises(DiskFullError, match="finished chunks are kept"):
         finish(scene)
     assert not out.exists()
