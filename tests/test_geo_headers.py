@@ -285,8 +285,10 @@ def foreign_database(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("variable", ["PROJ_DATA", "PROJ_LIB"])
-@pytest.mark.parametrize("make", [lambda folder: folder / "none", foreign_database])
+@pytest.mark.parametrize(
+    ("variable", "make"),
+    [("PROJ_DATA", foreign_database), ("PROJ_LIB", lambda folder: folder / "none")],
+)
 def test_another_installations_projections_do_no_harm(
     tmp_path: Path, variable: str, make: Callable[[Path], Path]
 ) -> None:

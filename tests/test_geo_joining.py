@@ -36,7 +36,8 @@ def scene(folder: Path, kind: str, height: int = 330, width: int = 410) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "chunk"), [("plain", 512), ("plain", 1024), ("nodata", 1024), ("mask", 1024), ("alpha", 1024)]
+    ("kind", "chunk"),
+    [("plain", 512), ("plain", 1024), ("nodata", 1024), ("mask", 1024), ("alpha", 1024)],
 )
 def test_joined_blocks_are_the_file_that_gdal_would_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, chunk: int

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from slimdiffsr.cli import evaluate, figures, models, scenes, testset, train
 from slimdiffsr.cli.bench import bench
+from slimdiffsr.cli.check import check
 from slimdiffsr.cli.lines import open_standard_files
 from slimdiffsr.cli.show import is_out_of_memory, note, sentence
 from slimdiffsr.errors import ConfigError, InterruptedRunError, OutputError, SlimDiffSRError
@@ -24,7 +25,7 @@ EXTRAS = {"accelerate": "train", "PIL": "report", "tensorboard": "train", "matpl
 
 RASTERS, TRAINING, COMPARISON, IMPORT = "Rasters", "Training", "Comparison", "Import"
 ORDER = (
-    *("upscale", "info", "models", "demo"),
+    *("upscale", "info", "check", "models", "demo"),
     *("train", "merge-teacher", "interpolate"),
     *("make-testset", "evaluate", "draw", "bench"),
     *("import-weights", "import-lpips", "import-dists"),
@@ -88,7 +89,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (scenes.upscale, scenes.info, scenes.demo):
+for command in (scenes.upscale, scenes.info, check, scenes.demo):
     app.command(rich_help_panel=RASTERS)(command)
 app.command("models", rich_help_panel=RASTERS)(models.list_models)
 app.command("merge-teacher", rich_help_panel=TRAINING)(models.merge_teacher)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -51,6 +53,7 @@ from slimdiffsr.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from slimdiffsr.geo import Progress, SceneOptions, ScenePlan, SceneReport, Workers
+    from slimdiffsr.geo.probe import Probe
     from slimdiffsr.upscale import Upscaler
 
 __all__ = ["demo", "info", "upscale"]
@@ -106,6 +109,7 @@ def upscale(
         check_there(paths[:1])
     from slimdiffsr.crews import ModelPlan, open_workers_of
     from slimdiffsr.geo import SceneOptions
+    from slimdiffsr.geo.probe import Probe
 
     options = SceneOptions(
         bands=integers("--bands", bands),
@@ -128,12 +132,11 @@ def upscale(
         _check_picture(before_after, found, overwrite)
     with (
         library_lines(verbose),
+        Probe() if found.many else nullcontext() as probe,
         open_workers_of(plan, workers) as crew,
         scenes_progress(len(found.works), quiet or crew is None or not found.many) as together,
     ):
-        run = _Run(
-            upscaler, crew, options, colour, found.many, before_after, quiet, verbose, together
-        )
+        run = _Run(upscaler, crew, options, colour, probe, before_after, quiet, verbose, together)
         status = run_all(found, run, as_json, crew)
     if status:
         raise typer.Exit(status)
@@ -147,22 +150,27 @@ class _Run:
     crew: Workers | None
     options: SceneOptions
     colour: str
-    many: bool
+    probe: Probe | None  # of many inputs one may make GDAL crash
     before_after: Path | None
     quiet: bool
     verbose: bool
     together: Callable[[str], Callable[[Progress], None]] | None  # one bar for all
+    looking: Lock = dataclasses.field(default_factory=Lock)  # the probe does one thing at a time
 
     def __call__(self, work: Work, place: str) -> dict[str, Any]:
-        if self.many and work.target.exists() and not self.options.overwrite:
+        if self.probe and work.target.exists() and not self.options.overwrite:
             # Not a failure: an interrupted command with many inputs, given again, goes on.
             note(f"{place}kept: {work.target} exists already; give --overwrite to replace it")
             return {"src": work.source, "dst": str(work.target), "kept": True}
+        if self.probe:
+            with self.looking:
+                self.probe.look(work.source)
         together = self.together and self.together(work.source)
         with scene_progress(work.source, self.quiet or together is not None, place) as show:
             report = self.upscaler.upscale_scene(
                 work.source, work.target, self.options, colour=cast(Any, self.colour),
-                on_plan=lambda plan: self._tell_plan(plan, place), on_progress=together or show, crew=self.crew,
+                on_plan=lambda plan: self._tell_plan(plan, place),
+                on_progress=together or show, crew=self.crew,
             )  # fmt: skip
         if not self.quiet:
             tell(report, place)

@@ -26,6 +26,7 @@ from rasterio.windows import Window
 
 from slimdiffsr.geo import tiff
 from slimdiffsr.geo.blocks import block_profile, build_overviews, set_colours
+from slimdiffsr.geo.chunks import levels_of
 from slimdiffsr.geo.formats import DRIVERS
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.header import Header
@@ -84,7 +85,7 @@ def join_chunks(
 
 def _levels_of_chunks(header: Header, chunks: Sequence[tuple[Path, Region]]) -> list[_Level]:
     with ThreadPoolExecutor(_THREADS) as threads:
-        files = list(threads.map(_levels_of_file, [path for path, _ in chunks]))
+        files = list(threads.map(_levels_of_chunk, [path for path, _ in chunks]))
     joined = []
     for k in range(min(len(levels) for levels in files)):
         parts = [
@@ -118,10 +119,15 @@ def _joined(parts: Sequence[tuple[_Level, int, int]]) -> _Level:
     return _Level(width, height, images, blocks)
 
 
-def _levels_of_file(path: Path) -> list[_Level]:
-    """The image in a file and its overviews, largest first."""
+def _levels_of_chunk(path: Path) -> list[_Level]:
+    """The image in a chunk's file and its overviews, largest first."""
+    return [_levels_of_file(path, base)[0] for base, _ in levels_of(path)]
+
+
+def _levels_of_file(path: Path, base: int = 0) -> list[_Level]:
+    """The image in a GeoTIFF that begins somewhere in a file, and its overviews, largest first."""
     with path.open("rb") as file:
-        directories, _ = tiff.read_directories(file)
+        directories, _ = tiff.read_directories(file, base)
     kinds = (
         [one for one in directories if not tiff.is_mask(one)],
         [one for one in directories if tiff.is_mask(one)],
@@ -129,7 +135,7 @@ def _levels_of_file(path: Path) -> list[_Level]:
     levels = []
     for images in zip(*(kind for kind in kinds if kind), strict=True):
         width, height = (tiff.number(images[0], tag) for tag in (tiff.WIDTH, tiff.HEIGHT))
-        blocks = tuple(tiff.blocks(one, str(path)) for one in images)
+        blocks = tuple(tiff.blocks(one, str(path), base) for one in images)
         levels.append(_Level(width, height, images, blocks))
     return levels
 
@@ -173,8 +179,8 @@ def _read_level(
     chunk: Path, header: Header, levels: int
 ) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     """A chunk's last overview, or without any itself, and its mask."""
-    options: dict[str, Any] = {"overview_level": levels - 2} if levels > 1 else {}
-    with open_quietly(str(chunk), **options) as part:
+    offset, size = levels_of(chunk)[levels - 1]
+    with open_quietly(f"/vsisubfile/{offset}_{size},{chunk}") as part:
         return part.read(), part.read_masks(1) if header.has_mask else None
 
 

@@ -48,7 +48,7 @@ class Palette:
 def palette_of(dataset: Any, nodata: float | None) -> Palette | None:  # noqa: ANN401
     """The palette of a raster's only band; None when the raster says that it has one and has none.
 
-    Transparent entries become an alpha band, but for a palette with nodata: then that counts.
+    Transparent entries become an alpha band; where the nodata entry is the only one, it stays that.
     """
     try:
         entries = dataset.colormap(1)
@@ -60,7 +60,9 @@ def palette_of(dataset: Any, nodata: float | None) -> Palette | None:  # noqa: A
     table[list(entries)] = list(entries.values())
     told = table[list(entries)]
     grey = bool((told[:, :1] == told[:, 1:3]).all())
-    clear = nodata is None and bool((told[:, 3] < 255).any())
+    clear = any(colour[3] < 255 for entry, colour in entries.items() if entry != nodata)
+    if clear and nodata is not None and nodata in entries:
+        table[int(nodata), 3], nodata = 0, None
     columns = ([0] if grey else [0, 1, 2]) + ([3] if clear else [])
     colours = (("gray",) if grey else ("red", "green", "blue")) + (("alpha",) if clear else ())
     return Palette(table[:, columns], colours, nodata)

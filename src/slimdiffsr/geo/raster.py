@@ -27,7 +27,13 @@ from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.known import KnownRaster, as_known
 from slimdiffsr.geo.orientation import UPRIGHT, Turn, turn_of
 from slimdiffsr.geo.palette import Palette, palette_of
-from slimdiffsr.geo.sampling import SAMPLE_LR_PX, claims_too_much, places_to_look, reads_whole
+from slimdiffsr.geo.sampling import (
+    SAMPLE_LR_PX,
+    claims_too_much,
+    pixel_bytes,
+    places_to_look,
+    reads_whole,
+)
 from slimdiffsr.geo.side_file import told_beside
 from slimdiffsr.geo.spec import AlphaRule
 from slimdiffsr.geo.values import DTYPES, hidden_nodata, looks_like_alpha
@@ -157,7 +163,7 @@ class Source:
             return np.where(valid, np.uint8(255), np.uint8(0))
         with self._reading(region_lr) as window:
             mask: NDArray[np.uint8] = self.dataset.read_masks(1, window=window)
-        return self.turn.upright(mask)
+        return self.turn.upright(np.where(mask > 0, np.uint8(255), np.uint8(0)))
 
     @contextmanager
     def _reading(self, region_lr: Region) -> Iterator[Window]:
@@ -181,12 +187,15 @@ class Source:
         whole = Region(0, 0, dataset.width, dataset.height)
         try:
             with self._lock:
-                if within is None and self._whole_is_cheap(len(bands)):
+                cost = pixel_bytes(dataset, len(bands))
+                if within is None and reads_whole(whole, cost, dataset.overviews(1)):
                     self.places_looked_at = 0
                     shape = tuple(min(side, SAMPLE_LR_PX) for side in (whole.height, whole.width))
                     return self._read(bands, shape)
-                area = whole if within is None else self._stored(within)
-                looks = places_to_look(area, dataset.block_shapes[0], self._pixel_bytes(len(bands)))
+                area = whole
+                if within is not None:
+                    area = self.turn.stored(within, dataset.width, dataset.height)
+                looks = places_to_look(area, dataset.block_shapes[0], cost)
                 self.places_looked_at = len(looks)
                 parts = [
                     self._read(bands, (look.rows, look.cols), window=_window(look.region))
@@ -197,20 +206,6 @@ class Source:
         both = [[getattr(part, name).reshape(len(bands), 1, -1) for part in parts]
                 for name in ("values", "valid")]  # fmt: skip
         return Reading(*(np.concatenate(some, axis=2) for some in both))
-
-    def _stored(self, region_lr: Region) -> Region:
-        return self.turn.stored(region_lr, self.dataset.width, self.dataset.height)
-
-    def _whole_is_cheap(self, bands: int) -> bool:
-        dataset = self.dataset
-        size = (dataset.width, dataset.height, self._pixel_bytes(bands))
-        return reads_whole(*size, dataset.overviews(1))
-
-    def _pixel_bytes(self, bands: int) -> int:
-        """What has to be decoded for a pixel: where bands are interleaved, all of them."""
-        apart = self.dataset.get_tag_item("INTERLEAVE", "IMAGE_STRUCTURE") == "BAND"
-        size: int = np.dtype(self.dataset.dtypes[0]).itemsize
-        return size * (bands if apart else self.dataset.count)
 
     def judge_nodata(self, bands: tuple[int, ...]) -> None:
         """Look for a nodata value that nobody declared, in the bands that the network sees."""

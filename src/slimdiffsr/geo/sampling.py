@@ -11,7 +11,14 @@ import numpy as np
 
 from slimdiffsr.geo.grid import Region
 
-__all__ = ["SAMPLE_LR_PX", "Look", "claims_too_much", "places_to_look", "reads_whole"]
+__all__ = [
+    "SAMPLE_LR_PX",
+    "Look",
+    "claims_too_much",
+    "pixel_bytes",
+    "places_to_look",
+    "reads_whole",
+]
 
 SAMPLE_LR_PX = 1024  # side of a decimated read of the whole raster
 _WHOLE_BYTES = 64_000_000  # what may be read for that
@@ -33,16 +40,21 @@ class Look:
     cols: int
 
 
-def reads_whole(
-    width: int, height: int, pixel_bytes: int, overviews: list[int], cap: int = SAMPLE_LR_PX
-) -> bool:
+def pixel_bytes(dataset: Any, bands: int) -> int:  # noqa: ANN401  rasterio's DatasetReader
+    """What has to be decoded for a pixel of some bands: where they are interleaved, of all."""
+    apart = dataset.get_tag_item("INTERLEAVE", "IMAGE_STRUCTURE") == "BAND"
+    size: int = np.dtype(dataset.dtypes[0]).itemsize
+    return size * (bands if apart else dataset.count)
+
+
+def reads_whole(whole: Region, bytes_per_pixel: int, overviews: list[int]) -> bool:
     """Whether a decimated read of the whole raster is cheap, thanks to its size or overviews."""
-    wanted = max(1.0, min(width / min(width, cap), height / min(height, cap)))
+    wanted = max(1.0, min(side / SAMPLE_LR_PX for side in (whole.width, whole.height)))
     level = max((factor for factor in overviews if factor <= wanted), default=1)
-    return width * height * pixel_bytes <= _WHOLE_BYTES * level**2
+    return whole.pixels * bytes_per_pixel <= _WHOLE_BYTES * level**2
 
 
-def places_to_look(area: Region, block: tuple[int, int], pixel_bytes: int) -> list[Look]:
+def places_to_look(area: Region, block: tuple[int, int], bytes_per_pixel: int) -> list[Look]:
     """Blocks (rows, columns) spread evenly over a part of a raster; the same every time."""
     rows, cols = (
         min(side, whole) for side, whole in zip(block, (area.height, area.width), strict=True)
@@ -50,7 +62,7 @@ def places_to_look(area: Region, block: tuple[int, int], pixel_bytes: int) -> li
     if cols < area.width:  # small tiles: several side by side are one place
         cols = min(area.width, cols * math.ceil(_PLACE_LR_PX / cols))
         rows = min(area.height, rows * math.ceil(_PLACE_LR_PX / rows))
-    places = _BUDGET_BYTES // max(1, rows * cols * pixel_bytes)
+    places = _BUDGET_BYTES // max(1, rows * cols * bytes_per_pixel)
     places = max(8, min(_PLACES, places))
     down, across = math.ceil(area.height / rows), math.ceil(area.width / cols)
     many_across = min(across, max(1, math.isqrt(places))) if across > 1 else 1

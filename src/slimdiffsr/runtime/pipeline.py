@@ -218,7 +218,8 @@ class TileNetwork:
             sr = sr.cpu()
         # New memory: the runtime may write over its result in the next call.
         unit = torch.empty(sr.shape, dtype=torch.float32, device=sr.device)
-        return torch.add(unit.new_tensor(0.5), sr, alpha=0.5, out=unit)
+        torch.mul(sr, 0.5, out=unit)  # a power of two: exact in every type
+        return unit.add_(0.5)
 
     def _halve(self, tiles: int) -> None:
         at_once = (self.tiles_at_once or tiles) // 2
