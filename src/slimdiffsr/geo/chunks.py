@@ -146,8 +146,7 @@ def _save(path: Path, images: Sequence[memoryview], name: str) -> None:
     # The seal is of the name too: two chunks that were swapped are both wrong.
     digest = hashlib.sha256(name.encode())
     with path.open("xb") as file:
-        part: memoryview | bytes
-        for part in (*images, sizes):
+        for part in [*images, memoryview(sizes)]:
             digest.update(part)
             file.write(part)
         file.write(_SEAL + digest.digest())
