@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from slimdiffsr.cli import evaluate, figures, models, scenes, testset, train
 from slimdiffsr.cli.bench import bench
 from slimdiffsr.cli.check import check
+from slimdiffsr.cli.export import export
 from slimdiffsr.cli.lines import open_standard_files
 from slimdiffsr.cli.show import is_out_of_memory, note, sentence
 from slimdiffsr.errors import ConfigError, InterruptedRunError, OutputError, SlimDiffSRError
@@ -23,12 +24,12 @@ __all__ = ["app", "main", "rio_command"]
 
 EXTRAS = {"accelerate": "train", "PIL": "report", "tensorboard": "train", "matplotlib": "report"}
 
-RASTERS, TRAINING, COMPARISON, IMPORT = "Rasters", "Training", "Comparison", "Import"
+RASTERS, TRAINING, COMPARISON, FILES = "Rasters", "Training", "Comparison", "Model files"
 ORDER = (
     *("upscale", "info", "check", "models", "demo"),
     *("train", "merge-teacher", "interpolate"),
     *("make-testset", "evaluate", "draw", "bench"),
-    *("import-weights", "import-lpips", "import-dists"),
+    *("export", "import-weights", "import-lpips", "import-dists"),
 )
 
 
@@ -97,9 +98,10 @@ app.command(rich_help_panel=TRAINING)(models.interpolate)
 app.command("make-testset", rich_help_panel=COMPARISON)(testset.make_testset)
 app.command(rich_help_panel=COMPARISON)(evaluate.evaluate)
 app.command(rich_help_panel=COMPARISON)(bench)
-app.command("import-weights", rich_help_panel=IMPORT)(models.import_weights)
-app.command("import-lpips", rich_help_panel=IMPORT)(models.import_lpips)
-app.command("import-dists", rich_help_panel=IMPORT)(testset.import_dists)
+app.command(rich_help_panel=FILES)(export)
+app.command("import-weights", rich_help_panel=FILES)(models.import_weights)
+app.command("import-lpips", rich_help_panel=FILES)(models.import_lpips)
+app.command("import-dists", rich_help_panel=FILES)(testset.import_dists)
 
 train_app = typer.Typer(
     help="Train: uncertainty estimator, prior, teacher, student.", no_args_is_help=True

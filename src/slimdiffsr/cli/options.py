@@ -18,11 +18,14 @@ ModelOption = Annotated[
     typer.Option(
         "--model", "-m",
         help="tiny-x4, tiny-x4-faithful, compact-x4, compact-x8, tiny-x8, bicubic, lanczos, "
-        "a .safetensors file, or a Hugging Face repository org/name.",
+        "a .safetensors file, an export (.onnx, .xml), or a Hugging Face repository org/name.",
     ),
 ]  # fmt: skip
 ScaleOption = Annotated[int | None, typer.Option("--scale", "-s", help="Enlargement: 4 or 8.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+RuntimeOption = Annotated[
+    str, typer.Option(help="auto, torch, recorded or compiled (CUDA), openvino, onnx.")
+]
 DevicesOption = Annotated[
     str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; cuda:0,cuda:1 or all for several cards.")
 ]

@@ -26,6 +26,7 @@ from slimdiffsr.cli.options import (
     ModelOption,
     PrecisionOption,
     RangeOption,
+    RuntimeOption,
     ScaleOption,
     VerboseOption,
     WindowOption,
@@ -68,6 +69,7 @@ def upscale(
     scale: ScaleOption = None,
     device: DevicesOption = "auto",
     precision: PrecisionOption = "auto",
+    runtime: RuntimeOption = "auto",
     workers: WorkersOption = None,
     batch: BatchOption = None,
     bands: BandsOption = None,
@@ -125,7 +127,9 @@ def upscale(
         creation_options=creation_options(co or []),
         overwrite=overwrite,
     )
-    plan = ModelPlan(model, scale, device, precision, batch=batch, colour=cast(Any, colour))
+    plan = ModelPlan(
+        model, scale, device, precision, runtime, batch=batch, colour=cast(Any, colour)
+    )
     upscaler = plan.upscaler_here(workers)
     found = plan_work(paths, upscaler.scale, png=options.format == "png", recursive=recursive)
     if before_after is not None:
@@ -216,6 +220,7 @@ def info(
     bounds: BoundsOption = None,
     bounds_crs: BoundsCrsOption = None,
     window: WindowOption = None,
+    runtime: RuntimeOption = "auto",
     verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -235,11 +240,17 @@ def info(
         bounds_crs=bounds_crs,
         window=four("--window", window, int),
     )
-    upscaler = Upscaler.from_pretrained(model, scale=scale, device=device, precision=precision)
+    upscaler = Upscaler.from_pretrained(
+        model, scale=scale, device=device, precision=precision, runtime=runtime
+    )
     with library_lines(verbose):
         plan = upscaler.plan_scene(path, options)
     estimate = estimate_run(upscaler, plan, always=True)
-    facts = {**plain(plan), "seconds": round(estimate.seconds or 0.0, 1)}
+    facts = {
+        **plain(plan),
+        "runtime": upscaler.describe(plan.tiles),
+        "seconds": round(estimate.seconds or 0.0, 1),
+    }
     return report(facts if as_json else {**facts, **_in_words(estimate)}, as_json)
 
 
@@ -297,7 +308,7 @@ def _looks_like_model(path: str) -> bool:
     """Weights, or a name that is neither a file nor has a suffix, as 'org/name' on the hub."""
     place = Path(path)
     absent = not place.exists() and not place.suffix and ":" not in path and path[:1] != "/"
-    return path.endswith(".safetensors") or place.is_dir() or absent
+    return path.endswith((".safetensors", ".onnx", ".xml")) or place.is_dir() or absent
 
 
 def _model_facts(source: str, scale: int | None) -> dict[str, Any]:
@@ -305,4 +316,7 @@ def _model_facts(source: str, scale: int | None) -> dict[str, Any]:
     from slimdiffsr.upscale import Upscaler
 
     upscaler = Upscaler.from_pretrained(source, scale=scale, device="cpu")
-    return {**plain(upscaler.spec), "parameters": count_parameters(upscaler.model)}
+    facts = {k: v for k, v in plain(upscaler.spec).items() if k not in ("batch", "arithmetic")}
+    if isinstance(upscaler.model, Path):
+        return facts
+    return {**facts, "parameters": count_parameters(upscaler.module)}
