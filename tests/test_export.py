@@ -11,14 +11,14 @@ import pytest
 import torch
 from rasters import byte_picture, write_raster
 from students import write_images, write_lpips
-from test_runtimes import SMALL, batch, small_model
+from test_runtimes import EACH, NETWORKS, batch, plain_model
 from torch import Tensor
 from typer.testing import CliRunner
 
 from slimdiffsr import Upscaler
 from slimdiffsr.cli import app
 from slimdiffsr.errors import ConfigError, DataError, WeightsError
-from slimdiffsr.files.students import save_model
+from slimdiffsr.geo import NetworkSpec
 from slimdiffsr.runtime.cache import Cache
 from slimdiffsr.runtime.choose import Runtimes
 from slimdiffsr.runtime.exported import About, read_about
@@ -46,16 +46,19 @@ FREE = ExportOptions(dynamic=True)
 SIZES = [(1, 3, 32, 32), (2, 3, 40, 24), (3, 3, 8, 64)]
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The small network, free in batch and sides, in both formats."""
-    folder = tmp_path_factory.mktemp("exports")
+def write(folder: Path, network: str) -> dict[str, Path]:
+    """A network, free in batch and sides, in both formats."""
     made = {}
     for suffix in (".onnx", ".xml"):
-        made[suffix] = folder / f"small{suffix}"
-        model = make_file_model(small_model(), ABOUT, suffix, FREE)
+        made[suffix] = folder / f"{network}{suffix}"
+        model = make_file_model(NETWORKS[network](), ABOUT, suffix, FREE)
         save_file_model(model, ABOUT, made[suffix], FREE)
     return made
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write(tmp_path_factory.mktemp("exports"), "plain")
 
 
 def run(path: Path, runtime: str, given: Tensor, folder: Path) -> Tensor:
@@ -63,16 +66,14 @@ def run(path: Path, runtime: str, given: Tensor, folder: Path) -> Tensor:
     return made(given)
 
 
-@pytest.mark.parametrize(
-    ("suffix", "runtime"), [(".onnx", "onnx"), (".onnx", "openvino"), (".xml", "openvino")]
-)
-def test_a_free_export_is_the_network_at_every_size(
-    files: dict[str, Path], suffix: str, runtime: str, tmp_path: Path
-) -> None:
-    for shape in SIZES:
-        given = torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
-        out = run(files[suffix], runtime, given, tmp_path)
-        torch.testing.assert_close(out, small_model()(given), atol=2e-5, rtol=0)
+@pytest.mark.parametrize("network", EACH)
+def test_a_free_export_is_the_network_at_every_size(network: str, tmp_path: Path) -> None:
+    made = write(tmp_path, network)
+    for suffix, runtime in ((".onnx", "onnx"), (".onnx", "openvino"), (".xml", "openvino")):
+        for shape in SIZES:
+            given = torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
+            out = run(made[suffix], runtime, given, tmp_path)
+            torch.testing.assert_close(out, NETWORKS[network]()(given), atol=2e-5, rtol=0)
 
 
 def test_an_export_takes_and_gives_images_from_0_to_1(files: dict[str, Path]) -> None:
@@ -80,13 +81,14 @@ def test_an_export_takes_and_gives_images_from_0_to_1(files: dict[str, Path]) ->
 
     session = onnxruntime.InferenceSession(str(files[".onnx"]), providers=["CPUExecutionProvider"])
     (out,) = session.run(None, {"rgb_lr": (batch() / 2 + 0.5).numpy()})
-    wanted = small_model()(batch()) / 2 + 0.5
+    wanted = plain_model()(batch()) / 2 + 0.5
     np.testing.assert_allclose(out, wanted.numpy(), atol=1e-5)
 
 
 def test_an_onnx_file_says_what_qgis_deepness_reads(files: dict[str, Path]) -> None:
     model = onnx.load(files[".onnx"])
     assert model.ir_version <= 9
+    assert b"slimdiffsr/" not in files[".onnx"].read_bytes()  # no paths of the machine it came from
     assert next(o.version for o in model.opset_import if o.domain == "") == 20
     said = {entry.key: entry.value for entry in model.metadata_props}
     deepness = {key: json.loads(said[key]) for key in ABOUT.deepness(2.4)}
@@ -106,11 +108,10 @@ def test_an_export_knows_itself(files: dict[str, Path], suffix: str) -> None:
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_an_export_is_a_model(files: dict[str, Path], suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / "small.safetensors"
-    save_model(path, small_model(), SMALL)
+    spec = NetworkSpec(scale=4, tile_hr_px=128, overlap_hr_px=32, model_id="plain")
     image = np.moveaxis(byte_picture(3, 40, 50), 0, -1).copy()
     out = Upscaler.from_pretrained(files[suffix]).upscale(image)
-    wanted = Upscaler.from_pretrained(path).upscale(image)
+    wanted = Upscaler(plain_model(), spec, device="cpu").upscale(image)
     assert np.abs(out.astype(int) - wanted).max() <= 1
     report = Upscaler.from_pretrained(files[suffix]).upscale_scene(
         write_raster(tmp_path / "in.tif", byte_picture(3, 40, 50)), tmp_path / "out.tif"
@@ -175,7 +176,7 @@ def test_an_export_is_run_as_it_was_made(
 
 
 def test_an_export_that_is_not_the_network_is_found_out(files: dict[str, Path]) -> None:
-    other = small_model()
+    other = plain_model()
     next(iter(other.parameters())).data += 0.5
     with pytest.raises(WeightsError, match=r"differs from the network by .*: do not use it"):
         difference_to_torch(other, ABOUT, files[".onnx"])
@@ -224,7 +225,7 @@ def test_int8_is_close_or_refused(tmp_path: Path, suffix: str) -> None:
     lpips = write_lpips(tmp_path / "lpips.safetensors")
     about = About("small", "0" * 64, 4, 128, 32, 8, "int8")
     options = ExportOptions()
-    made = make_file_model(small_model(), about, suffix, options)
+    made = make_file_model(plain_model(), about, suffix, options)
     said: list[str] = []
     with contextlib.suppress(Int8RefusedError):
         made, result = quantise(made, about, tmp_path / "sharp", lpips, said.append)
@@ -233,7 +234,7 @@ def test_int8_is_close_or_refused(tmp_path: Path, suffix: str) -> None:
         return
     assert result.passed
     save_file_model(made, about, tmp_path / f"small{suffix}", options)
-    assert 0 < difference_to_torch(small_model(), about, tmp_path / f"small{suffix}") < 32
+    assert 0 < difference_to_torch(plain_model(), about, tmp_path / f"small{suffix}") < 32
     assert read_about(tmp_path / f"small{suffix}").precision == "int8"
 
 
@@ -250,14 +251,17 @@ def test_the_command_writes_a_file_that_upscale_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLIMDIFFSR_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / "small.safetensors"
-    save_model(path, small_model(), SMALL)
-    status, said = command(path, tmp_path / "small.onnx", "--resolution", "10")
+    target = tmp_path / "bicubic.onnx"
+    status, said = command("bicubic", target, "--resolution", "10")
     assert status == 0, said
     assert "grey levels from the network itself" in said
-    texts = {e.key: e.value for e in onnx.load(tmp_path / "small.onnx").metadata_props}
+    texts = {e.key: e.value for e in onnx.load(target).metadata_props}
     assert texts["resolution"] == "1000.0"
-    status, said = command(path, tmp_path / "small.onnx")
+    image = np.moveaxis(byte_picture(3, 40, 50), 0, -1).copy()
+    out = Upscaler.from_pretrained(target).upscale(image)
+    wanted = Upscaler.from_pretrained("bicubic").upscale(image)
+    assert np.abs(out.astype(int) - wanted).max() <= 1
+    status, said = command("bicubic", target)
     assert status == 2
     assert "exists" in said
 

@@ -56,7 +56,9 @@ def cut(chunks: list[Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "lost"), [(flip, 1), (swap, 2), (empty, 1), (cut, 1)], ids=lambda x: str(x)
+    ("damage", "lost"),
+    [(flip, 1), (swap, 2), (empty, 1), (cut, 1)],
+    ids=["flipped", "swapped", "empty", "cut"],
 )
 def test_a_chunk_that_is_not_as_it_was_written_is_made_again(
     scene: Path, damage: Callable[[list[Path]], None], lost: int

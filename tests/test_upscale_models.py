@@ -41,7 +41,7 @@ def test_models_are_found_by_name(source: str, scale: int | None, model_id: str)
     upscaler = Upscaler.from_pretrained(source, scale=scale, device="cpu")
     assert upscaler.spec.model_id == model_id
     assert upscaler.scale == (scale or 4)
-    assert not upscaler.model.training
+    assert not upscaler.module.training
     assert upscaler.precision == "fp32"
     out = upscaler.network().predict(np.full((1, 3, 16, 16), 0.5, np.float32))
     assert out.shape == (1, 3, 16 * upscaler.scale, 16 * upscaler.scale)

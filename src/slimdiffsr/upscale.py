@@ -168,6 +168,13 @@ class Upscaler:
         """How many times the model enlarges."""
         return self.spec.scale
 
+    @property
+    def module(self) -> nn.Module:
+        """The network itself. Raises ConfigError for an exported file, which holds none."""
+        if isinstance(self.model, Path):
+            raise ConfigError(f"{self.model} is an export: give the model that it was made from")
+        return self.model
+
     def upscale_scene(
         self,
         src: str | PathLike[str] | geo.KnownRaster,
@@ -307,19 +314,22 @@ class Upscaler:
             predict=network,
             arrays=arrays,
             remarks=lambda: (*network.remarks(), *self.runtimes.notes()),
+            repair=network.repair,
         )
 
-    def seconds_per_tile(self) -> float:
-        """How long the network takes for one tile, measured now on this machine."""
+    def seconds_per_tile(self, tiles: int = 1) -> float:
+        """How long one of a scene's tiles takes the network, measured now on this machine."""
+        runtime = self.runtimes.for_tiles(tiles)
+        batch = self.batch or runtime.batch
         side_lr_px = self.spec.tile_hr_px // self.spec.scale
-        tiles = torch.zeros(self.spec.batch, 3, side_lr_px, side_lr_px)
-        self._run(tiles)  # the first call is slower than those to come
+        given = torch.zeros(batch, 3, side_lr_px, side_lr_px, device=runtime.device)
+        runtime(given)  # the first call is slower than those to come
         times = []
         for _ in range(_MEASURED_BATCHES):
             started = time.perf_counter()
-            self._run(tiles).cpu()
+            runtime(given)[..., :1, :1].cpu()  # waits for a card
             times.append(time.perf_counter() - started)
-        return min(times) / self.spec.batch
+        return min(times) / batch
 
     def _match_input(self, sr: Tensor, rgb_lr: Tensor) -> Tensor:
         return match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale))

@@ -31,5 +31,5 @@ def estimate_run(upscaler: Upscaler, plan: geo.ScenePlan, *, always: bool = Fals
     """
     seconds = None
     if always or plan.tiles > _FEW_TILES:
-        seconds = _ENGINE * plan.tiles * upscaler.seconds_per_tile()
+        seconds = _ENGINE * plan.tiles * upscaler.seconds_per_tile(plan.tiles)
     return Estimate(seconds, plan.scratch_bytes, plan.memory_bytes)

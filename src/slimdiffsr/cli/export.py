@@ -49,10 +49,8 @@ def export(
     if int8 != (calibrate is not None):
         raise ConfigError("--int8 and --calibrate FOLDER go together: give both or neither")
     refuse_existing(out, overwrite)
-    upscaler = Upscaler.from_pretrained(model, scale=scale, device="cpu", runtime="torch")
-    network, spec = upscaler.model, upscaler.spec
-    if isinstance(network, Path):
-        raise ConfigError(f"{model} is an export already: give the model that it was made from")
+    upscaler = Upscaler.from_pretrained(model, scale=scale, device="cpu")
+    network, spec = upscaler.module, upscaler.spec
     about = About(
         model_id=spec.model_id,
         sha256=spec.weights_sha256,

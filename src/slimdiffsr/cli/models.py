@@ -17,28 +17,20 @@ from slimdiffsr.cli.options import (
     refuse_existing,
     teacher_base,
 )
-from slimdiffsr.cli.show import print_json, size
+from slimdiffsr.cli.show import plain, print_json, size
 
 __all__ = ["import_lpips", "import_weights", "interpolate", "list_models", "merge_teacher"]
 
 
 def list_models(as_json: JsonOption = False) -> None:
     """List the models that need no download: name, scale, parameters, size, what for."""
-    from slimdiffsr.files.students import BUNDLED, PURPOSES, load_model, resolve
-    from slimdiffsr.models.student import count_parameters
+    from slimdiffsr.files.students import list_bundled
     from slimdiffsr.upscale import BASELINE_SCALES, BASELINES
 
-    rows: list[dict[str, Any]] = []
-    for name in sorted(BUNDLED):
-        loaded = load_model(name)
-        rows.append({
-            "name": name, "scale": loaded.config.scale,
-            "parameters": count_parameters(loaded.model),
-            "bytes": resolve(name).stat().st_size, "for": PURPOSES[name],
-        })  # fmt: skip
+    rows = [plain(model) for model in list_bundled()]
     scales = " ".join(map(str, BASELINE_SCALES))
     rows += [
-        {"name": name, "scale": scales, "parameters": 0, "bytes": 0, "for": "a baseline to compare"}
+        {"name": name, "scale": scales, "parameters": 0, "bytes": 0, "purpose": "to compare with"}
         for name in sorted(BASELINES)
     ]
     if as_json:
@@ -48,7 +40,7 @@ def list_models(as_json: JsonOption = False) -> None:
     for row in rows:
         million = f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else "-"
         held = size(row["bytes"]) if row["bytes"] else "-"
-        print(f"{row['name']:18s} {row['scale']!s:6s} {million:>10s} {held:>8s}  {row['for']}")
+        print(f"{row['name']:18s} {row['scale']!s:6s} {million:>10s} {held:>8s}  {row['purpose']}")
     print("also: any .safetensors file of ours, or 'org/name' on the Hugging Face hub")
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -202,6 +203,7 @@ class _Run:
     quiet: bool
     verbose: bool
     together: Callable[[str], Callable[[Progress], None]] | None  # one bar for all
+    looking: Lock = dataclasses.field(default_factory=Lock)  # the probe does one thing at a time
 
     def __call__(self, work: Work, place: str) -> dict[str, Any]:
         if self.probe and work.target.exists() and not self.options.overwrite:
@@ -209,7 +211,8 @@ class _Run:
             note(f"{place}kept: {work.target} exists already; give --overwrite to replace it")
             return {"src": work.source, "dst": str(work.target), "kept": True}
         if self.probe:
-            self.probe.look(work.source)
+            with self.looking:
+                self._look(work.source)
         together = self.together and self.together(work.source)
         with scene_progress(work.source, self.quiet or together is not None, place) as show:
             report = self.upscaler.upscale_scene(
@@ -222,6 +225,13 @@ class _Run:
         if self.before_after is not None:
             _draw(report, self.before_after)
         return plain(report)
+
+    def _look(self, source: str) -> None:
+        from slimdiffsr.sensors import is_product
+
+        assert self.probe is not None
+        if not is_product(source):
+            self.probe.look(source)
 
     def _tell_plan(self, plan: ScenePlan, place: str) -> None:
         if not self.quiet:
@@ -395,4 +405,4 @@ def _model_facts(source: str, scale: int | None) -> dict[str, Any]:
     facts = {k: v for k, v in plain(upscaler.spec).items() if k not in ("batch", "arithmetic")}
     if isinstance(upscaler.model, Path):
         return facts
-    return {**facts, "parameters": count_parameters(upscaler.model)}
+    return {**facts, "parameters": count_parameters(upscaler.module)}

@@ -32,9 +32,10 @@ from slimdiffsr.settings.config import ModelConfig, parse, to_dict
 
 __all__ = [
     "BUNDLED",
-    "PURPOSES",
+    "BundledModel",
     "LoadedModel",
     "interpolate_models",
+    "list_bundled",
     "load_model",
     "resolve",
     "save_model",
@@ -93,6 +94,29 @@ def resolve(source: str, *, revision: str | None = None) -> Path:
         f"no model {source!r}: give a bundled name ({', '.join(sorted(BUNDLED))}), "
         "a .safetensors file, or a repository 'org/name' on the Hugging Face hub"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class BundledModel:
+    """A model that ships, as a list shows it."""
+
+    name: str
+    scale: int
+    parameters: int
+    bytes: int
+    purpose: str
+
+
+def list_bundled() -> list[BundledModel]:
+    """The models that ship, without building them. Raises ModelNotFoundError, WeightsError."""
+    found = []
+    for name in sorted(BUNDLED):
+        path = resolve(name)
+        tensors, metadata = load_tensors(path)
+        count = sum(tensor.numel() for tensor in tensors.values())
+        scale = _read_config(path, metadata["config"]).scale
+        found.append(BundledModel(name, scale, count, path.stat().st_size, PURPOSES[name]))
+    return found
 
 
 def _download(repo: str, revision: str | None) -> Path:

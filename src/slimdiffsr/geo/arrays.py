@@ -76,7 +76,10 @@ class Arrays(Protocol):
         ...
 
     def add_weighted(self, target: Array, image: Array, rows: Array, cols: Array) -> None:
-        """``target += image * rows[:, None] * cols``, in place; weights lie in [0, 1]."""
+        """``target += image * (rows[:, None] * cols)``, in place.
+
+        Weights lie in [0, 1] and come to one in all: where one of them is 1, ``target`` is zero.
+        """
         ...
 
     def join(self, parts: list[Array]) -> Array:
@@ -154,7 +157,7 @@ class NumpyArrays:
         rows: NDArray[np.float32],
         cols: NDArray[np.float32],
     ) -> None:
-        """See ``Arrays``. Where both weights are one, which is most of a tile, it only adds."""
+        """See ``Arrays``. Where both weights are one, no other tile is added, and it copies."""
         top, bottom = _ramps(rows)
         left, right = _ramps(cols)
         middle = slice(top, bottom)
@@ -168,7 +171,7 @@ class NumpyArrays:
             here = (slice(None), some_rows, some_cols)
             target[here] += image[here] * weights
         inside = (slice(None), middle, slice(left, right))
-        target[inside] += image[inside]
+        target[inside] = image[inside]
 
     def join(self, parts: list[NDArray[Any]]) -> NDArray[Any]:
         """See ``Arrays``."""

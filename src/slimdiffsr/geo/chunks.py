@@ -10,30 +10,33 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import uuid
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
-import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.io import MemoryFile
+from rasterio.windows import Window
 
-from slimdiffsr.geo.blocks import block_profile, build_overviews, set_colours
-from slimdiffsr.geo.failures import UNREADABLE, WRITE_ERRORS, output_error
+from slimdiffsr.geo.blocks import are_joined, block_profile, reduced, set_colours
+from slimdiffsr.geo.failures import WRITE_ERRORS, output_error
 from slimdiffsr.geo.georef import shifted
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.header import Header
 from slimdiffsr.geo.inputs import Inputs
 
-__all__ = ["ChunkStore", "Store", "Stripe"]
+__all__ = ["ChunkStore", "Store", "Stripe", "levels_of"]
 
 _SEAL = b"slimdiffsr chunk"  # stands before the checksum; GDAL reads no further than the TIFF
+_SEAL_BYTES = len(_SEAL) + 32  # SHA-256
+_COUNT_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +112,24 @@ class ChunkStore:
         stripes: Iterator[Stripe],
         factors: Sequence[int] = (),
     ) -> None:
-        """Write a chunk under a temporary name, read it back, seal it, and give it its own name.
+        """Write a chunk, sealed, under a temporary name, and give it its own.
 
-        factors: of its overviews; see ``blocks.chunk_factors``.
-        Raises DiskFullError or OutputError, or RasterError when the input has changed; the chunk is
-        then not there.
+        factors: of its overviews; see ``blocks.chunk_factors``. Raises DiskFullError or
+        OutputError, or RasterError when the input has changed; the chunk is then not there.
         """
         path = self.chunk_path(region_hr)
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
-            _write_pixels(temporary, region_hr, header, stripes)
-            build_overviews(temporary, header, factors)
-            self.inputs.check_unchanged()
-            _seal(temporary, path.name)
+            # In memory first: GDAL is silent about some blocks that find no room on a disk.
+            with ExitStack() as stack:
+                images = [stack.enter_context(MemoryFile(ext=".tif"))]  # type: ignore[no-untyped-call]
+                with images[0].open(**_profile(region_hr, header)) as dataset:
+                    _write_pixels(dataset, header, stripes)
+                with images[0].open() as dataset:
+                    for factor in factors:
+                        images.append(stack.enter_context(reduced(dataset, header, factor)))
+                self.inputs.check_unchanged()
+                _save(temporary, [image.getbuffer() for image in images], path.name)
             temporary.replace(path)
             sync(self.path)
         except WRITE_ERRORS as error:
@@ -138,58 +146,51 @@ class ChunkStore:
             return 0
 
 
-def write_stripes(dataset: Any, stripes: list[Stripe]) -> None:  # noqa: ANN401
-    """The one place where pixels go to disk: all bands of some rows, whose blocks they share."""
-    window = _window(stripes[0].row_hr_px, stripes[0].pixels.shape)
-    bands = [stripe for stripe in stripes if stripe.band > 0]
-    if bands:
-        pixels = np.stack([stripe.pixels for stripe in bands])
-        dataset.write(pixels, [stripe.band for stripe in bands], window=window)
-    for stripe in stripes:
-        if stripe.band == 0:
-            dataset.write_mask(stripe.pixels, window=window)
+def _write_pixels(dataset: Any, header: Header, stripes: Iterator[Stripe]) -> None:  # noqa: ANN401
+    set_colours(dataset, header)
+    joined = are_joined(header)
+    for row, some in groupby(stripes, key=lambda stripe: stripe.row_hr_px):
+        bands = []
+        for stripe in some:
+            window = Window(0, row, stripe.pixels.shape[1], stripe.pixels.shape[0])
+            if stripe.band == 0:
+                dataset.write_mask(stripe.pixels, window=window)
+            elif joined:
+                bands.append(stripe)
+            else:
+                dataset.write(stripe.pixels, stripe.band, window=window)
+        if bands:  # that share their blocks
+            pixels = np.stack([stripe.pixels for stripe in bands])
+            dataset.write(pixels, [stripe.band for stripe in bands], window=window)
 
 
-def _write_pixels(path: Path, region_hr: Region, header: Header, stripes: Iterator[Stripe]) -> None:
-    written = []
-    with rasterio.open(path, "w", **_profile(region_hr, header)) as dataset:
-        set_colours(dataset, header)
-        for _, bands in groupby(stripes, key=lambda stripe: stripe.row_hr_px):
-            some = list(bands)
-            write_stripes(dataset, some)
-            written += [(s.band, s.row_hr_px, s.pixels.shape, _sum(s.pixels)) for s in some]
-    # GDAL is silent about some blocks that found no room on the disk.
-    with rasterio.open(path) as dataset:
-        for band, row, shape, checksum in written:
-            window = _window(row, shape)
-            read = (
-                dataset.read_masks(1, window=window)
-                if band == 0
-                else dataset.read(band, window=window)
-            )
-            if _sum(read) != checksum:
-                raise OSError(UNREADABLE)
-
-
-def _sum(pixels: NDArray[Any]) -> int:
-    return zlib.crc32(pixels.tobytes() if not pixels.flags.c_contiguous else pixels.data)
-
-
-def _window(row_hr_px: int, shape: tuple[int, ...]) -> rasterio.windows.Window:
-    return rasterio.windows.Window(0, row_hr_px, shape[1], shape[0])
-
-
-def _seal(path: Path, name: str) -> None:
-    with path.open("r+b") as file:
-        checksum = _checksum(file, name, os.fstat(file.fileno()).st_size)
-        file.seek(0, os.SEEK_END)
-        file.write(_SEAL + checksum)
+def _save(path: Path, images: Sequence[memoryview], name: str) -> None:
+    """The one place where pixels go to disk: the image, its overviews, their sizes, the seal."""
+    sizes = struct.pack(f"<{len(images)}QQ", *(len(image) for image in images), len(images))
+    # The seal is of the name too: two chunks that were swapped are both wrong.
+    digest = hashlib.sha256(name.encode())
+    with path.open("xb") as file:
+        for part in [*images, memoryview(sizes)]:
+            digest.update(part)
+            file.write(part)
+        file.write(_SEAL + digest.digest())
         file.flush()
         os.fsync(file.fileno())
 
 
+def levels_of(path: Path) -> list[tuple[int, int]]:
+    """Where in a chunk's file its image and its overviews lie: offset and size of each."""
+    with path.open("rb") as file:
+        end = os.fstat(file.fileno()).st_size - _SEAL_BYTES - _COUNT_BYTES
+        file.seek(end)
+        (count,) = struct.unpack("<Q", file.read(_COUNT_BYTES))
+        file.seek(end - count * _COUNT_BYTES)
+        sizes = struct.unpack(f"<{count}Q", file.read(count * _COUNT_BYTES))
+    return [(sum(sizes[:k]), size) for k, size in enumerate(sizes)]
+
+
 def _is_sealed(file: IO[bytes], name: str) -> bool:
-    length = os.fstat(file.fileno()).st_size - len(_SEAL) - hashlib.sha256().digest_size
+    length = os.fstat(file.fileno()).st_size - _SEAL_BYTES
     if length < 0:
         return False
     wanted = _SEAL + _checksum(file, name, length)
@@ -197,7 +198,6 @@ def _is_sealed(file: IO[bytes], name: str) -> bool:
 
 
 def _checksum(file: IO[bytes], name: str, length: int) -> bytes:
-    # Of the name too: two chunks that were swapped are both wrong.
     digest = hashlib.sha256(name.encode())
     file.seek(0)
     left = length

@@ -16,9 +16,8 @@ UNREADABLE = "what was written cannot be read back"
 # rasterio raises SystemError when GDAL fails while it closes a file.
 WRITE_ERRORS = (*GDAL_ERRORS, OSError, SystemError)
 
-_SIGNS_OF_A_FULL_DISK = (
-    "No space left", "quota exceeded", "too large", "Write error", UNREADABLE,
-)  # fmt: skip
+_ROOM_BYTES = 1_000_000_000  # with so much free, the disk is not full
+_REFUSED = ("Permission denied", "Read-only file system", "Operation not permitted")
 _GONE = ("No such file", "does not exist", "Stale file handle")
 
 
@@ -30,13 +29,15 @@ def output_error(path: Path, error: BaseException) -> OutputError:
         return OutputError(
             f"{lost} was deleted or moved while it was written: run the same command again"
         )
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    full = full or any(sign in words for sign in _SIGNS_OF_A_FULL_DISK)
-    free = free_bytes(path)
-    if full or free < 1 << 20:
+    # Once writing has begun GDAL fails for want of room, and has a dozen ways to say so.
+    of_gdal = isinstance(error, (*GDAL_ERRORS, SystemError)) or UNREADABLE in words
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+    if full or (of_gdal and not any(sign in words for sign in _REFUSED)):
+        free = free_bytes(path)
+        why = f"; {first_line(error)}" if free > _ROOM_BYTES else ""
         return DiskFullError(
-            f"the disk of {path.parent} is full or failing ({free / 1e9:.1f} GB free); finished "
-            "chunks are kept: make room and run the same command again"
+            f"the disk of {path.parent} is full or failing ({free / 1e9:.1f} GB free{why}); "
+            "finished chunks are kept: make room and run the same command again"
         )
     return OutputError(f"cannot write {path}: {first_line(error)}")
 

@@ -37,6 +37,7 @@ _RESOLVED = frozenset({
 _SCRATCH = 2.4  # chunks, and an output that cannot be compressed with its overviews
 _CANVASES = 4
 _AT_REST_BYTES = 300_000_000
+_CHUNK_BYTES = 1 << 27  # before compression, all bands: a chunk is held in memory when written
 _CHUNK_LIMIT_LR_PX = 1024  # at 2x, 4096 output pixels would need 2048 of input
 
 
@@ -89,8 +90,12 @@ class Job:
 
     @property
     def chunk_hr_px(self) -> int:
-        """Side of a chunk: as asked for, but never more than the memory for its input allows."""
-        return min(self.options.chunk_hr_px, _CHUNK_LIMIT_LR_PX * self.scale)
+        """Side of a chunk: as asked for, but never more than memory allows for it."""
+        side = min(self.options.chunk_hr_px, _CHUNK_LIMIT_LR_PX * self.scale)
+        px_bytes = len(self.header.bands) * self.header.dtype.itemsize
+        while side > BLOCK_HR_PX and side**2 * px_bytes > _CHUNK_BYTES:
+            side = max(BLOCK_HR_PX, side // 2 // BLOCK_HR_PX * BLOCK_HR_PX)
+        return side
 
     def chunks(self) -> Iterator[Region]:
         """The chunks on the network's grid of the whole scene, row by row, one at a time."""

@@ -178,6 +178,8 @@ def copy_to_format(
         if must_travel(header, writing.options):
             arrive(dst)
         _check_written(vrt, dst, header, writing, chunks)
+    except RasterError:  # of the file just written: GDAL was silent about a disk without room
+        raise output_error(dst, OSError(UNREADABLE)) from None
     except (*WRITE_ERRORS, ValueError) as error:
         raise output_error(dst, error) from None
 

@@ -26,6 +26,8 @@ from slimdiffsr.geo.tiles import TileResults
 
 __all__ = ["ChunkList", "Deliver", "Feed", "Pipeline", "compute_chunk", "lattice_of"]
 
+_UNDER_WAY_BYTES = 1 << 28  # of chunks that are being written, before compression
+
 Deliver = Callable[[Region, Iterator[Stripe]], None]
 """Takes a finished chunk; called from several threads, and may take its time."""
 
@@ -98,6 +100,7 @@ class Pipeline:
     results: TileResults = field(init=False)
     _lattice: ChunkLattice = field(init=False)
     _weights: BlendWeights = field(init=False)
+    _writers: int = field(init=False)
     _reading: deque[tuple[Region, Future[Loaded]]] = field(default_factory=deque)
     _open: deque[Canvas] = field(default_factory=deque)
     _writing: deque[tuple[Region, Future[None]]] = field(default_factory=deque)
@@ -109,6 +112,8 @@ class Pipeline:
         self._lattice = lattice_of(job)
         channels = len(job.choice.seen)
         self.results = TileResults(network, job.grid, self._lattice, channels)
+        chunk_bytes = job.chunk_hr_px**2 * len(job.header.bands) * job.header.dtype.itemsize
+        self._writers = max(1, min(network.arrays.writers, _UNDER_WAY_BYTES // chunk_bytes))
         overlap_hr_px = job.grid.overlap_lr_px * job.scale
         self._weights = BlendWeights(network.arrays, network.tile_hr_px, overlap_hr_px)
 
@@ -122,7 +127,7 @@ class Pipeline:
         arrays = self.network.arrays
         with (
             ThreadPoolExecutor(arrays.readers) as readers,
-            ThreadPoolExecutor(arrays.writers) as writers,
+            ThreadPoolExecutor(self._writers) as writers,
         ):
             self._read_ahead(readers)
             while self._reading:
@@ -186,11 +191,11 @@ class Pipeline:
                 break
             self._open.popleft()
             self._finish(canvas, writers)
-        self._collect(self.network.arrays.writers)
+        self._collect(self._writers)
         self.on_progress()
 
     def _finish(self, canvas: Canvas, writers: ThreadPoolExecutor) -> None:
-        self._collect(self.network.arrays.writers - 1)  # first, so that memory stays bounded
+        self._collect(self._writers - 1)  # first, so that memory stays bounded
         job, arrays = self.job, self.network.arrays
 
         def make() -> Array:

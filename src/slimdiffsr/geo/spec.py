@@ -77,12 +77,14 @@ class Network(NetworkSpec):
     """A network as the engine sees it: one function and how scenes are cut for it.
 
     arrays: where its results lie, and the work on them is done. remarks: what it has to say when
-    all is done, as whole sentences for the user.
+    all is done, as whole sentences for the user. repair: the same as ``predict``, slower, for tiles of
+    which it gave values that are not finite.
     """
 
     predict: Predict
     arrays: Arrays = NUMPY
     remarks: Callable[[], tuple[str, ...]] = tuple
+    repair: Predict | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

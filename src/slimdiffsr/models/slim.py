@@ -54,7 +54,7 @@ class FSC(nn.Module):
         low = self.low(x)
         high = self.high(x - low)
         low_gate, high_gate = self.gate(x)
-        mixed: Tensor = low_gate * low + high_gate * high
+        mixed = torch.addcmul(low_gate * low, high_gate, high)
         # The ReLU is in the released code though Fig. 8 does not draw it.
         out: Tensor = self.expand(F.relu(self.reduce(mixed)))
         return out
@@ -81,7 +81,8 @@ class DSC(nn.Module):
         diagonal = self.horizontal(vertical)  # the same kernel as the horizontal branch
         horizontal = self.horizontal(x)
         v_gate, d_gate, h_gate = self.gate(x)
-        mixed: Tensor = v_gate * vertical + d_gate * diagonal + h_gate * horizontal
+        mixed = torch.addcmul(v_gate * vertical, d_gate, diagonal)
+        mixed = torch.addcmul(mixed, h_gate, horizontal)
         out: Tensor = self.expand(self.reduce(mixed))  # no activation between, as released
         return out
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -72,7 +75,7 @@ def into_onnx(program: ExportedProgram, opset: int = OPSET) -> Any:  # noqa: ANN
     """
     needs("onnxscript", "onnx")
     onnx = needs("onnx", "onnx")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _quiet("torch.onnx"):
         warnings.simplefilter("ignore")  # deprecations inside the exporter
         exported = torch.onnx.export(
             program,
@@ -87,6 +90,9 @@ def into_onnx(program: ExportedProgram, opset: int = OPSET) -> Any:  # noqa: ANN
     if found != opset:
         raise ConfigError(f"this network cannot be written for opset {opset}, only for {found}")
     model.ir_version = min(model.ir_version, LATEST_IR) if opset <= OPSET else model.ir_version
+    for part in (model.graph, *model.graph.node, *model.graph.value_info):
+        # Where in our code a node came from, with paths of this machine: half of a small file.
+        del part.metadata_props[:]
     onnx.checker.check_model(model)
     return model
 
@@ -97,6 +103,18 @@ def into_openvino(program: ExportedProgram) -> Any:  # noqa: ANN401  an openvino
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside the converter
         return openvino.convert_model(program)
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    # The exporter warns of each optional package that it does not find.
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def needs(package: str, extra: str) -> Any:  # noqa: ANN401  a module

@@ -107,7 +107,7 @@ class OnnxRuntime:
         options.log_severity_level = 3  # errors; they are raised as well
         if self.device.type == "cpu":
             options.intra_op_num_threads = torch.get_num_threads()
-        given = self.model if isinstance(self.model, Path) else self._exported(shape)
+        given = self.model if isinstance(self.model, Path) else self._exported(self.model, shape)
         source = str(given) if isinstance(given, Path) else given
         try:
             return self.ort.InferenceSession(source, options, providers=self.providers)
@@ -118,19 +118,20 @@ class OnnxRuntime:
                 f" ({words}): install a later onnxruntime, or export again with a lower --opset"
             ) from None
 
-    def _exported(self, shape: tuple[int, ...]) -> Path | bytes:
+    def _exported(self, network: nn.Module, shape: tuple[int, ...]) -> Path | bytes:
         batch, _, height, width = shape
         made: list[bytes] = []
 
         def make(path: Path) -> None:
-            program = capture(self.model, (batch, height, width))
-            made.append(into_onnx(program).SerializeToString())
+            made.append(into_onnx(capture(network, (batch, height, width))).SerializeToString())
             path.write_bytes(made[0])
 
         found = self.cache.find_or_make(f"{self._key}-{batch}x{height}x{width}.onnx", make)
-        if found is None and not made:
-            make(Path("/dev/null"))
-        return found if found is not None else made[0]
+        if found is not None:
+            return found
+        if not made:
+            made.append(into_onnx(capture(network, (batch, height, width))).SerializeToString())
+        return made[0]
 
 
 def _providers(

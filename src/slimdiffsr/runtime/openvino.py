@@ -45,9 +45,10 @@ class OpenVinoRuntime:
         self.device, self.precision, self.batch = device, precision, 1
         self.version = f"openvino {openvino.__version__.split('-')[0]}"
         self.cache = cache
-        self.model = model if isinstance(model, nn.Module) else read_openvino(model, self.core)
-        self.unit = not isinstance(model, nn.Module)
-        self._key = network_key(model, self.version) if isinstance(model, nn.Module) else ""
+        self.network = model if isinstance(model, nn.Module) else None
+        self.unit = self.network is None
+        self._read: Any = None if isinstance(model, nn.Module) else read_openvino(model, self.core)
+        self._key = network_key(self.network, self.version) if self.network is not None else ""
         self._hints = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
@@ -81,7 +82,7 @@ class OpenVinoRuntime:
         self._requests.clear()
 
     def _compile(self, shape: tuple[int, ...]) -> Any:  # noqa: ANN401  a request of openvino's
-        model = self._converted(shape) if isinstance(self.model, nn.Module) else self._fixed(shape)
+        model = self._fixed(shape) if self.network is None else self._converted(self.network, shape)
         try:
             compiled = self.core.compile_model(model, "CPU", self._hints)
         except RuntimeError as error:
@@ -93,7 +94,7 @@ class OpenVinoRuntime:
 
     def _fixed(self, shape: tuple[int, ...]) -> Any:  # noqa: ANN401  an openvino.Model
         # A fixed shape runs faster than a free one.
-        model = self.model.clone()
+        model = self._read.clone()
         wanted = model.inputs[0].partial_shape
         if not wanted.compatible(type(wanted)(list(shape))):
             raise ConfigError(
@@ -103,21 +104,19 @@ class OpenVinoRuntime:
         model.reshape(list(shape))
         return model
 
-    def _converted(self, shape: tuple[int, ...]) -> Any:  # noqa: ANN401  an openvino.Model
+    def _converted(self, network: nn.Module, shape: tuple[int, ...]) -> Any:  # noqa: ANN401  an openvino.Model
         batch, _, height, width = shape
         name = f"{self._key}-{batch}x{height}x{width}.xml"
         made: list[Any] = []
 
         def make(path: Path) -> None:
-            import openvino
-
-            made.append(into_openvino(capture(self.model, (batch, height, width))))
-            openvino.save_model(made[0], path, compress_to_fp16=False)
+            made.append(into_openvino(capture(network, (batch, height, width))))
+            needs("openvino", "openvino").save_model(made[0], path, compress_to_fp16=False)
 
         path = self.cache.find_or_make(name, make)
         if path is not None and not made:
             return self.core.read_model(path)
-        return made[0] if made else into_openvino(capture(self.model, (batch, height, width)))
+        return made[0] if made else into_openvino(capture(network, (batch, height, width)))
 
 
 def best_precision() -> Precision:
