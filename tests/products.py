@@ -12,11 +12,13 @@ import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.warp import transform_bounds
 from rasters import write_raster
 
 from slimdiffsr.geo import KnownRaster, Network, SceneOptions, upscale_scene
 
 SIDE = 48  # pixels of 10 m; the other grids follow
+NEW = "S2B_MSIL2A_20230801T101559_N0509_R065_T32TQM_20230801T143500.tif"
 CORNER = (600000.0, 5000040.0)
 MSI = {
     "B01": 60, "B02": 10, "B03": 10, "B04": 10, "B05": 20, "B06": 20, "B07": 20, "B08": 10,
@@ -98,11 +100,13 @@ def safe(
     *,
     old: bool = False,
     empty_px: int = 0,
+    seen: NDArray[np.float64] | None = None,
 ) -> Path:
     """A SAFE of an L1C or L2A product, "1C" or "2A"; returns its folder.
 
     offset: BOA_ADD_OFFSET or RADIO_ADD_OFFSET in stored numbers, None: none is written. old: names
-    as before December 2016. empty_px: columns of zeros at the left, in 10 m pixels.
+    as before December 2016. empty_px: columns of zeros at the left, in 10 m pixels. seen: what
+    every band sees, at 10 m; default: each something of its own.
     """
     number = baseline.replace(".", "")
     uri = f"S2A_MSIL{level}_20230801T101601_N{number}_R065_T32TPQ_20230801T143500.SAFE"
@@ -115,8 +119,11 @@ def safe(
     for name, rho in msi_reflectance().items():
         if level == "2A" and name == "B10":
             continue
-        values = stored(rho, 1e-4, (offset or 0) / 1e4, "uint16")
         pixel_m = MSI[name]
+        if seen is not None:
+            times = pixel_m // 10
+            rho = seen.reshape(SIDE // times, times, SIDE // times, times).mean((1, 3))
+        values = stored(rho, 1e-4, (offset or 0) / 1e4, "uint16")
         values[:, : empty_px * 10 // pixel_m] = 0
         images.append(_image(root, granule, level, name, old))
         _jp2(root / f"{images[-1]}.jp2", values, pixel_m)
@@ -228,9 +235,11 @@ def stac_item(
         cog = "image/tiff; application=geotiff; profile=cloud-optimized"
         assets[key] = {"href": f"{base}{band}.tif", "type": cog, "roles": ["data"], **described}
         assets[f"{key}-jp2"] = {**assets[key], "href": f"{base}{band}.jp2", "type": "image/jp2"}
+    with rasterio.open(folder / "B04.tif") as dataset:
+        box = list(transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds))  # type: ignore[no-untyped-call]
     document = {
         "type": "Feature", "stac_version": "1.0.0", "id": name, "collection": extra["collection"],
-        "geometry": None, "bbox": [10.2, 45.1, 10.21, 45.11], "assets": assets, "links": [],
+        "geometry": None, "bbox": box, "assets": assets, "links": [],
         "properties": {"datetime": "2023-08-01T10:15:59Z", **extra["properties"], **properties},
     }  # fmt: skip
     path = folder / f"{name}.json"

@@ -23,6 +23,11 @@ class Files(http.server.SimpleHTTPRequestHandler):
         self.path += ".json"
         super().do_GET()
 
+    def do_HEAD(self):
+        if "refused" in self.path:
+            return self.send_error(403)
+        super().do_HEAD()
+
     def do_GET(self):
         if "refused" in self.path:
             return self.send_error(403)

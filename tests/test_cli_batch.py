@@ -27,7 +27,7 @@ def rasters(folder: Path, *names: str) -> list[Path]:
 
 
 def planned(*paths: object, scale: int = 4, recursive: bool = False) -> Any:
-    return plan_work([str(path) for path in paths], scale, png=False, recursive=recursive)
+    return plan_work([str(path) for path in paths], f"x{scale}", png=False, recursive=recursive)
 
 
 def sources(found: Any, folder: Path) -> list[str]:

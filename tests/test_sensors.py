@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from products import plain, reflectance, seen_reflectance, stored
+from products import NEW, plain, reflectance, seen_reflectance, stored
 from rasters import byte_picture, nearest, read, repeat, write_raster
 
 from slimdiffsr.errors import BandError, ConfigError, RangeError
@@ -16,7 +16,6 @@ from slimdiffsr.geo import SceneOptions, upscale_scene
 from slimdiffsr.sensors import SENSORS, SensorOptions, find_sensor, known_raster
 from slimdiffsr.sensors.tables import normal_name
 
-NEW = "S2B_MSIL2A_20230801T101559_N0509_R065_T32TQM_20230801T143500.tif"
 OLD = "S2B_MSIL2A_20190801T101559_N0213_R065_T32TQM_20190801T143500.tif"
 UNTOLD = "S2B_T32TQM_20230801T101559_L2A.tif"  # as earth-search names items: no baseline
 NAMES = ("B04", "B03", "B02")

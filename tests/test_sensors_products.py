@@ -19,7 +19,7 @@ from products import (
     seen_reflectance,
     zipped,
 )
-from rasters import nearest, read
+from rasters import nearest, picture, read
 
 from slimdiffsr.errors import RasterError
 from slimdiffsr.geo import SceneOptions, upscale_scene
@@ -125,3 +125,26 @@ def test_two_landsat_scenes_in_one_folder_are_refused(tmp_path: Path) -> None:
         shutil.copy(file, folder)
     with pytest.raises(RasterError, match="2 scenes"):
         known_raster(folder)
+
+
+def test_coarse_bands_are_sharpened_by_the_fine_ones_and_keep_their_means(tmp_path: Path) -> None:
+    truth = picture(1, SIDE, SIDE)[0]  # what all bands would see at 10 m
+    product = safe(tmp_path, "2A", "05.09", -1000, seen=truth * 0.25 + 0.02)
+    known = known_raster(product, all_bands=True)
+    assert known.coarser == (6, 1, 1, 1, 2, 2, 2, 1, 2, 6, 2, 2)
+    results = {}
+    for kind in (True, "network"):
+        options = SceneOptions(all_bands=kind, overwrite=True, colour="none")
+        upscale_scene(known, tmp_path / "out.tif", nearest(), options)
+        results[kind] = read(tmp_path / "out.tif").astype(float) / 1e4 - 0.1
+    wanted = np.kron(truth * 0.25 + 0.02, np.ones((4, 4)))
+    for band in (4, 10):  # B05 and B11, of 20 m
+        error = {kind: np.abs(result[band] - wanted).mean() for kind, result in results.items()}
+        assert error["network"] < 0.5 * error[True]
+        means = results["network"][band].reshape(SIDE // 2, 8, SIDE // 2, 8).mean((1, 3))
+        coarse = (truth * 0.25 + 0.02).reshape(SIDE // 2, 2, SIDE // 2, 2).mean((1, 3))
+        assert np.abs(means - coarse).mean() < 1e-3
+    parts = SceneOptions(all_bands="network", overwrite=True, colour="none", window=(8, 10, 31, 30))
+    upscale_scene(known, tmp_path / "part.tif", nearest(), parts)
+    whole = np.rint((results["network"] + 0.1) * 1e4)[:, 40:160, 32:156]
+    np.testing.assert_array_equal(read(tmp_path / "part.tif"), whole)

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from products import SIDE, reflectance, seen_reflectance, stac_item
+from products import SIDE, plain, reflectance, seen_reflectance, stac_item, stored
+from rasters import byte_picture, write_raster
 from serving import keep_gdal_brisk, served
 
 from slimdiffsr.errors import BandError, RasterError
+from slimdiffsr.geo.inputs import look_at
 from slimdiffsr.sensors import SensorOptions, known_raster
 from slimdiffsr.sensors.stac import gdal_path
 
@@ -94,6 +96,34 @@ def test_wrong_items_are_refused_in_a_sentence(tmp_path: Path) -> None:
             known_raster(f"{address}/refused.json")
         with pytest.raises(RasterError, match="status 404"):
             known_raster(f"{address}/absent.json")
+
+
+def test_assets_that_are_refused_say_what_is_missing(tmp_path: Path) -> None:
+    item = stac_item(tmp_path, "copernicus", offset=-0.1)
+    document = json.loads(item.read_text())
+    with served(tmp_path, "ranges") as address:
+        for asset in document["assets"].values():
+            asset["href"] = f"{address}/refused/{asset['href']}"
+        item.write_text(json.dumps(document))
+        with pytest.raises(RasterError, match=r"without credentials: sign the links"):
+            known_raster(item)
+
+
+def test_bands_in_two_systems_are_refused(tmp_path: Path) -> None:
+    item = stac_item(tmp_path, "copernicus", offset=-0.1)
+    values = stored(reflectance(1), 1e-4, -0.1, "uint16")
+    plain(tmp_path / "B03.tif", values, crs="EPSG:32633")
+    with pytest.raises(RasterError, match="different CRSs, EPSG:26910 and EPSG:32633"):
+        known_raster(item)
+
+
+def test_a_signature_does_not_start_a_run_over(tmp_path: Path) -> None:
+    write_raster(tmp_path / "in.tif", byte_picture(3, 20, 20))
+    with served(tmp_path, "ranges") as address:
+        facts = [
+            look_at(f"/vsicurl/{address}/in.tif?token={k}", ()).facts() for k in ("one", "two")
+        ]
+    assert facts[0] == facts[1]
 
 
 def test_addresses_become_what_gdal_calls_them() -> None:

@@ -50,7 +50,9 @@ class ModelPlan:
         return replace(self, device="cpu" if others else names[0]).upscaler()
 
     def __call__(self) -> geo.Network:
-        """The model as the scene engine sees it."""
+        """The model as the scene engine sees it, in a process that has nothing else to do."""
+        if self.device.startswith("cuda:"):
+            torch.cuda.set_device(self.device)  # else pinned memory touches the first card too
         return self.upscaler().network(self.colour, self.tiles)
 
 

@@ -190,7 +190,8 @@ class Upscaler:
     ) -> geo.SceneReport:
         """Enlarge a raster of any size into a georeferenced one; see ``geo.upscale_scene``.
 
-        src: a raster, or a product that ``sensors`` knows. sensor: what made it, if it does not say.
+        src: a raster, or a product that ``sensors`` knows; of a STAC item the result gets an item
+        of its own. sensor: what made it, if it does not say.
         options: all choices at once; choices: single ones by their names in ``SceneOptions``, as
         ``bands=(3, 2, 1), value_range=(0, 3000)``, which win over ``options``.
         colour: 'low-frequency' gives the result the input's low frequencies, 'official' matches
@@ -202,17 +203,22 @@ class Upscaler:
             _with_choices(options, choices),
             colour="low-frequency" if colour == "low-frequency" else "none",
         )
+        known = sensors.known_raster(src, sensor, all_bands=bool(options.all_bands))
         network: geo.Network | geo.Workers
         if crew is not None:
             network = crew
         elif self.runtimes.depends_on_size:
-            network = self.network(colour, self.plan_scene(src, options, sensor=sensor).tiles)
+            network = self.network(colour, self.plan_scene(known, options).tiles)
         else:
             network = self.network(colour)
-        known = sensors.known_raster(src, sensor, all_bands=options.all_bands)
-        return geo.upscale_scene(
+        if known.derived_from:
+            sensors.check_item_path(Path(dst), options.overwrite)
+        report = geo.upscale_scene(
             known, dst, network, options, on_plan=on_plan, on_progress=on_progress
         )
+        if known.derived_from:
+            sensors.write_result_item(report, known.properties, known.derived_from)
+        return report
 
     def describe(self, tiles: int) -> str:
         """How a scene of so many tiles would be run, in words."""
@@ -231,7 +237,7 @@ class Upscaler:
     ) -> geo.ScenePlan:
         """What ``upscale_scene`` would do with the same options and choices, without doing it."""
         options = _with_choices(options, choices)
-        known = sensors.known_raster(src, sensor, all_bands=options.all_bands)
+        known = sensors.known_raster(src, sensor, all_bands=bool(options.all_bands))
         return geo.plan_scene(known, self.spec, options)
 
     def upscale(
@@ -308,6 +314,7 @@ class Upscaler:
             predict=network,
             arrays=arrays,
             remarks=lambda: (*network.remarks(), *self.runtimes.notes()),
+            repair=network.repair,
         )
 
     def seconds_per_tile(self, tiles: int = 1) -> float:

@@ -12,7 +12,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from slimdiffsr.cli import evaluate, figures, jobs, models, scenes, testset, train
+from slimdiffsr.cli import evaluate, figures, jobs, models, scenes, sensing, testset, train
 from slimdiffsr.cli.bench import bench
 from slimdiffsr.cli.check import check
 from slimdiffsr.cli.export import export
@@ -22,14 +22,21 @@ from slimdiffsr.errors import ConfigError, InterruptedRunError, OutputError, Sli
 
 __all__ = ["app", "main", "rio_command"]
 
-EXTRAS = {"accelerate": "train", "PIL": "report", "tensorboard": "train", "matplotlib": "report"}
+EXTRAS = {
+    "accelerate": "train",
+    "PIL": "report",
+    "tensorboard": "train",
+    "matplotlib": "report",
+    "pystac_client": "stac",
+    "planetary_computer": "stac",
+}
 
 RASTERS, MACHINES, TRAINING = "Rasters", "Many machines", "Training"
 COMPARISON, FILES = "Comparison", "Model files"
 UsageError: Any = typer.BadParameter.__base__  # click's, or that of the copy that typer brings
 
 ORDER = (
-    *("upscale", "info", "check", "models", "demo"),
+    *("upscale", "info", "sensors", "search", "check", "models", "demo"),
     *("plan", "work", "status", "finish"),
     *("train", "merge-teacher", "interpolate"),
     *("make-testset", "evaluate", "draw", "bench"),
@@ -108,7 +115,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (scenes.upscale, scenes.info, check, scenes.demo):
+RASTER_COMMANDS = (
+    scenes.upscale,
+    scenes.info,
+    sensing.sensors,
+    sensing.search,
+    check,
+    scenes.demo,
+)
+for command in RASTER_COMMANDS:
     app.command(rich_help_panel=RASTERS)(command)
 app.command("models", rich_help_panel=RASTERS)(models.list_models)
 app.command(rich_help_panel=MACHINES)(jobs.plan)

@@ -131,7 +131,9 @@ def _sources(
 
     *given, output = paths
     listed = _lines(inputs) if inputs is not None else []
-    found = plan_work([*given, *listed, "outputs/"], scale, png=format == "png", recursive=False)
+    found = plan_work(
+        [*given, *listed, "outputs/"], f"x{scale}", png=format == "png", recursive=False
+    )
     for words in found.notes:
         note(f"note: {words}")
     refused = ((source, "") for source, _ in found.refused)

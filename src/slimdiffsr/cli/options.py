@@ -22,6 +22,10 @@ ModelOption = Annotated[
     ),
 ]  # fmt: skip
 ScaleOption = Annotated[int | None, typer.Option("--scale", "-s", help="Enlargement: 4 or 8.")]
+AnyScaleOption = Annotated[
+    float | None,
+    typer.Option("--scale", "-s", help="Enlargement: 4, 8, or anything between 1 and 8."),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 RuntimeOption = Annotated[
     str, typer.Option(help="auto, torch, recorded or compiled (CUDA), openvino, onnx.")
@@ -36,7 +40,10 @@ BatchOption = Annotated[int | None, typer.Option(help="Tiles at once; default: w
 PrecisionOption = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")]
 BandsOption = Annotated[str | None, typer.Option(help="Bands seen as red,green,blue: 3,2,1.")]
 RangeOption = Annotated[
-    str, typer.Option("--range", help="Values seen as black,white: auto, or lo,hi.")
+    str,
+    typer.Option(
+        "--range", help="Values seen as black,white: auto, shared (one for all inputs), or lo,hi."
+    ),
 ]
 AlphaOption = Annotated[
     str, typer.Option(help="A band tagged alpha: auto, band (transparency) or none (data).")
@@ -149,12 +156,12 @@ def four(option: str, text: str | None, kind: Callable[[str], Any]) -> Any:  # n
 
 
 def value_pair(text: str) -> Any:  # noqa: ANN401  "auto" or a pair
-    """The value range: "auto", or two numbers."""
-    if text == "auto":
+    """The value range: "auto", or two numbers; one shared by all inputs is found later."""
+    if text in ("auto", "shared"):
         return "auto"
     numbers = _numbers("--range", text, float)
     if len(numbers) != 2:
-        raise ConfigError(f"--range must be auto or lo,hi, got {text!r}")
+        raise ConfigError(f"--range must be auto, shared or lo,hi, got {text!r}")
     return numbers
 
 

@@ -16,6 +16,7 @@ from slimdiffsr.cli.estimate import Estimate, estimate_run
 from slimdiffsr.cli.lines import library_lines
 from slimdiffsr.cli.options import (
     AlphaOption,
+    AnyScaleOption,
     BandsOption,
     BatchOption,
     BoundsCrsOption,
@@ -38,6 +39,23 @@ from slimdiffsr.cli.options import (
     refuse_existing,
     value_pair,
 )
+from slimdiffsr.cli.scales import scales, suffix_of
+from slimdiffsr.cli.sensing import (
+    AssetsOption,
+    BboxOption,
+    DatetimeOption,
+    NodataOption,
+    OffsetOption,
+    ResolutionOption,
+    ScaleFactorOption,
+    SensorOption,
+    SignOption,
+    expand_items,
+    nodata_of,
+    place_of,
+    resolution_of,
+    sensor_options,
+)
 from slimdiffsr.cli.show import (
     duration,
     note,
@@ -53,8 +71,9 @@ from slimdiffsr.cli.work import Work, WorkList, check_there, plan_work
 from slimdiffsr.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    from slimdiffsr.geo import Progress, SceneOptions, ScenePlan, SceneReport, Workers
+    from slimdiffsr.geo import KnownRaster, Progress, SceneOptions, ScenePlan, SceneReport, Workers
     from slimdiffsr.geo.probe import Probe
+    from slimdiffsr.sensors import SensorOptions
     from slimdiffsr.upscale import Upscaler
 
 __all__ = ["demo", "info", "upscale"]
@@ -66,7 +85,7 @@ def upscale(
         typer.Argument(metavar="IN... OUT", help="Rasters or folders, and the output or folder."),
     ],
     model: ModelOption = "tiny-x4",
-    scale: ScaleOption = None,
+    scale: AnyScaleOption = None,
     device: DevicesOption = "auto",
     precision: PrecisionOption = "auto",
     runtime: RuntimeOption = "auto",
@@ -74,13 +93,23 @@ def upscale(
     batch: BatchOption = None,
     bands: BandsOption = None,
     all_bands: Annotated[
-        bool, typer.Option("--all-bands", help="Also carry the other bands over.")
-    ] = False,
+        str | None,
+        typer.Option(help="The other bands too: bicubic, or network (with detail of those seen)."),
+    ] = None,
     value_range: RangeOption = "auto",
     alpha: AlphaOption = "auto",
+    nodata: NodataOption = None,
+    sensor: SensorOption = "auto",
+    offset: OffsetOption = None,
+    scale_factor: ScaleFactorOption = None,
+    assets: AssetsOption = None,
+    sign: SignOption = "none",
     bounds: BoundsOption = None,
     bounds_crs: BoundsCrsOption = None,
+    bbox: BboxOption = None,
+    datetime: DatetimeOption = None,
     window: WindowOption = None,
+    resolution: ResolutionOption = None,
     format: Annotated[
         str | None, typer.Option(help="cog, gtiff or png; default: png if OUT says so, else cog.")
     ] = None,
@@ -113,34 +142,47 @@ def upscale(
     from slimdiffsr.geo import SceneOptions
     from slimdiffsr.geo.probe import Probe
 
+    of_sensor = sensor_options(sensor, offset, scale_factor, assets, sign)
     options = SceneOptions(
         bands=integers("--bands", bands),
         value_range=value_pair(value_range),
         alpha=cast(Any, alpha),
-        all_bands=all_bands,
-        bounds=four("--bounds", bounds, float),
-        bounds_crs=bounds_crs,
+        nodata=nodata_of(nodata),
+        all_bands=_bands_beside(all_bands),
+        **place_of(bounds, bounds_crs, bbox),
         window=four("--window", window, int),
+        **resolution_of(resolution),
         format=cast(Any, _format(format, paths[-1])),  # SceneOptions checks it
         chunk_hr_px=chunk,
         overlap_hr_px=overlap,
         creation_options=creation_options(co or []),
         overwrite=overwrite,
     )
+    of_model, of_output = scales(model, scale)
+    options = dataclasses.replace(options, output_scale=of_output)
     plan = ModelPlan(
-        model, scale, device, precision, runtime, batch=batch, colour=cast(Any, colour)
+        model, of_model, device, precision, runtime, batch=batch, colour=cast(Any, colour)
     )
     upscaler = plan.upscaler_here(workers)
-    found = plan_work(paths, upscaler.scale, png=options.format == "png", recursive=recursive)
+    paths = [*expand_items(paths[:-1], bbox, datetime), *paths[-1:]]
+    found = plan_work(
+        paths, suffix_of(options, upscaler.scale), png=options.format == "png", recursive=recursive
+    )
     if before_after is not None:
-        _check_picture(before_after, found, overwrite)
+        _check_picture(before_after, found, options)
+    inputs = {}
+    if value_range == "shared":
+        inputs = _with_shared_range(found, options, of_sensor)
     with (
         library_lines(verbose),
         Probe() if found.many else nullcontext() as probe,
         open_workers_of(plan, workers) as crew,
         scenes_progress(len(found.works), quiet or crew is None or not found.many) as together,
     ):
-        run = _Run(upscaler, crew, options, colour, probe, before_after, quiet, verbose, together)
+        run = _Run(
+            upscaler, crew, options, of_sensor, inputs, colour, probe, before_after, quiet,
+            verbose, together,
+        )  # fmt: skip
         status = run_all(found, run, as_json, crew)
     if status:
         raise typer.Exit(status)
@@ -153,6 +195,8 @@ class _Run:
     upscaler: Upscaler
     crew: Workers | None
     options: SceneOptions
+    sensor: SensorOptions
+    inputs: dict[str, KnownRaster]  # those that more is known of
     colour: str
     probe: Probe | None  # of many inputs one may make GDAL crash
     before_after: Path | None
@@ -168,19 +212,26 @@ class _Run:
             return {"src": work.source, "dst": str(work.target), "kept": True}
         if self.probe:
             with self.looking:
-                self.probe.look(work.source)
+                self._look(work.source)
         together = self.together and self.together(work.source)
         with scene_progress(work.source, self.quiet or together is not None, place) as show:
             report = self.upscaler.upscale_scene(
-                work.source, work.target, self.options, colour=cast(Any, self.colour),
-                on_plan=lambda plan: self._tell_plan(plan, place),
-                on_progress=together or show, crew=self.crew,
+                self.inputs.get(work.source, work.source), work.target, self.options,
+                sensor=self.sensor, colour=cast(Any, self.colour), crew=self.crew,
+                on_plan=lambda plan: self._tell_plan(plan, place), on_progress=together or show,
             )  # fmt: skip
         if not self.quiet:
             tell(report, place)
         if self.before_after is not None:
             _draw(report, self.before_after)
         return plain(report)
+
+    def _look(self, source: str) -> None:
+        from slimdiffsr.sensors import is_product
+
+        assert self.probe is not None
+        if not is_product(source):
+            self.probe.look(source)
 
     def _tell_plan(self, plan: ScenePlan, place: str) -> None:
         if not self.quiet:
@@ -190,12 +241,35 @@ class _Run:
                 note(f"  {name}: {value}")
 
 
-def _check_picture(picture: Path, found: WorkList, overwrite: bool) -> None:
+def _bands_beside(text: str | None) -> Any:  # noqa: ANN401  one of three literals
+    if text not in (None, "bicubic", "network"):
+        raise ConfigError(f"--all-bands must be bicubic or network, got {text!r}")
+    return "network" if text == "network" else text is not None
+
+
+def _with_shared_range(
+    found: WorkList, options: SceneOptions, of_sensor: SensorOptions
+) -> dict[str, KnownRaster]:
+    from slimdiffsr.sensors import known_raster
+    from slimdiffsr.sensors.shared import share_range
+
+    sources = [work.source for work in found.works]
+    known = [known_raster(x, of_sensor, all_bands=bool(options.all_bands)) for x in sources]
+    return dict(zip(sources, share_range(known, options.bands), strict=True))
+
+
+def _check_picture(picture: Path, found: WorkList, options: SceneOptions) -> None:
+    from slimdiffsr.sensors import is_product
+
+    if options.resolution is not None or (options.output_scale or 1) % 1:
+        raise ConfigError("--before-after needs a whole scale: leave it or --resolution out")
+    if any(is_product(work.source) for work in found.works):
+        raise ConfigError("--before-after draws rasters, and no products or items: leave it out")
     if found.many:
         raise ConfigError("--before-after draws one picture: give one input and one output file")
     if picture.suffix.lower() != ".png":
         raise OutputError(f"--before-after draws a PNG: name {picture} .png")
-    refuse_existing(picture, overwrite)
+    refuse_existing(picture, options.overwrite)
 
 
 def _draw(report: SceneReport, picture: Path) -> None:
@@ -204,22 +278,30 @@ def _draw(report: SceneReport, picture: Path) -> None:
     plan = report.plan
     before_after_png(
         plan.src, report.dst, picture,
-        scale=plan.scale, bands=plan.rgb_bands, sr_bands=plan.rgb_output_bands, window=plan.window,
+        scale=round(plan.scale), bands=plan.rgb_bands, sr_bands=plan.rgb_output_bands, window=plan.window,
     )  # fmt: skip
 
 
 def info(
     path: Annotated[str, typer.Argument(help="A raster, or a model.")],
     model: ModelOption = "tiny-x4",
-    scale: ScaleOption = None,
+    scale: AnyScaleOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     bands: BandsOption = None,
     value_range: RangeOption = "auto",
     alpha: AlphaOption = "auto",
+    nodata: NodataOption = None,
+    sensor: SensorOption = "auto",
+    offset: OffsetOption = None,
+    scale_factor: ScaleFactorOption = None,
+    assets: AssetsOption = None,
+    sign: SignOption = "none",
     bounds: BoundsOption = None,
     bounds_crs: BoundsCrsOption = None,
+    bbox: BboxOption = None,
     window: WindowOption = None,
+    resolution: ResolutionOption = None,
     runtime: RuntimeOption = "auto",
     verbose: VerboseOption = False,
     as_json: JsonOption = False,
@@ -231,20 +313,24 @@ def info(
     from slimdiffsr.upscale import Upscaler, model_names
 
     if path in model_names() or path == "tiny" or _looks_like_model(path):
-        return report(_model_facts(path, scale), as_json)
+        return report(_model_facts(path, scales(path, scale)[0]), as_json)
     options = SceneOptions(
         bands=integers("--bands", bands),
         value_range=value_pair(value_range),
         alpha=cast(Any, alpha),
-        bounds=four("--bounds", bounds, float),
-        bounds_crs=bounds_crs,
+        nodata=nodata_of(nodata),
+        **place_of(bounds, bounds_crs, bbox),
         window=four("--window", window, int),
+        **resolution_of(resolution),
     )
+    of_sensor = sensor_options(sensor, offset, scale_factor, assets, sign)
+    of_model, of_output = scales(model, scale)
+    options = dataclasses.replace(options, output_scale=of_output)
     upscaler = Upscaler.from_pretrained(
-        model, scale=scale, device=device, precision=precision, runtime=runtime
+        model, scale=of_model, device=device, precision=precision, runtime=runtime
     )
     with library_lines(verbose):
-        plan = upscaler.plan_scene(path, options)
+        plan = upscaler.plan_scene(path, options, sensor=of_sensor)
     estimate = estimate_run(upscaler, plan, always=True)
     facts = {
         **plain(plan),

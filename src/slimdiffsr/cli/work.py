@@ -48,7 +48,7 @@ def check_there(paths: list[str]) -> None:
             raise RasterError(f"{path} does not exist")
 
 
-def plan_work(paths: list[str], scale: int, *, png: bool, recursive: bool) -> WorkList:
+def plan_work(paths: list[str], suffix: str, *, png: bool, recursive: bool) -> WorkList:
     """Inputs and the output of a command, as works.
 
     Raises OutputError when they do not fit together, and RasterError when there is no raster.
@@ -58,16 +58,14 @@ def plan_work(paths: list[str], scale: int, *, png: bool, recursive: bool) -> Wo
     *sources, target = paths
     if not target.strip():
         raise OutputError("the output has no name: give a file or a folder")
-    found = WorkList([], many=len(sources) > 1 or os.path.isdir(sources[0]), in_folder=True)
+    found = WorkList([], many=len(sources) > 1 or _is_folder(sources[0]), in_folder=True)
     if not found.many and not os.path.isdir(target) and not target.endswith(("/", "\\")):
         return WorkList([Work(sources[0], Path(target))])
     folder = Path(target)
     _check_folder(folder)
     inputs = [x for source in sources for x in _expand(source, folder, recursive, found)]
     targets = {
-        item: folder
-        / item.subfolder
-        / f"{Path(item.path).stem}_x{scale}{'.png' if png else '.tif'}"
+        item: folder / item.subfolder / f"{_stem(item.path)}_{suffix}{'.png' if png else '.tif'}"
         for item in inputs
     }
     _add(found, targets)
@@ -111,14 +109,14 @@ def _add(found: WorkList, targets: dict[_Input, Path]) -> None:
 
 
 def _expand(source: str, out: Path, recursive: bool, found: WorkList) -> list[_Input]:
-    if not os.path.isdir(source):
+    if not _is_folder(source):
         return [_Input(source)]
     top, subfolders = Path(source), []
     inputs = []
     try:
         for folder, inner in _walk(top, out, recursive):
             subfolders += inner
-            names = sorted(p for p in folder.iterdir() if _is_raster(p))
+            names = sorted(p for p in folder.iterdir() if _is_raster(p) or _is_product(p))
             inputs += [_Input(str(p), folder.relative_to(top), of_folder=True) for p in names]
     except OSError as error:
         raise RasterError(f"the folder {source} cannot be read: {error.strerror}") from None
@@ -142,6 +140,7 @@ def _walk(top: Path, out: Path, recursive: bool) -> Iterator[tuple[Path, list[Pa
         and not entry.name.startswith(".")
         and entry.suffix != ".partial"
         and os.path.realpath(entry) != os.path.realpath(out)
+        and not _is_product(entry)
     ]
     yield top, inner
     if recursive:
@@ -154,11 +153,32 @@ def _is_raster(path: Path) -> bool:
     return path.suffix.lower() in RASTERS and not path.name.startswith(".") and not path.is_dir()
 
 
+def _is_folder(source: str) -> bool:
+    """Whether rasters are to be looked for in it: a product's folder is one input."""
+    return os.path.isdir(source) and not _is_product(Path(source))
+
+
+def _is_product(path: Path) -> bool:
+    if path.suffix in (".SAFE", ".zarr") or path.name.endswith(".SAFE.zip"):
+        return True
+    if not path.is_dir():
+        return False
+    from slimdiffsr.sensors import product_store
+
+    return product_store(str(path)) is not None
+
+
+def _stem(source: str) -> str:
+    """A name for what becomes of an input: that of a file, or of an item inside one."""
+    inner = source.rpartition("#")[2] if "#" in source else source
+    return Path(inner).name.removesuffix(".zip").rpartition(".")[0] or Path(inner).name
+
+
 def _is_own_result(item: _Input, target: Path) -> bool:
     """A result that lies where further ones go: not meant as an input when its folder was given."""
     path = Path(item.path)
     beside = os.path.realpath(path.parent) == os.path.realpath(target.parent)
-    if not (item.of_folder and beside and re.search(r"_x\d+$", path.stem)):
+    if not (item.of_folder and beside and re.search(r"_(x[\d.]+|[\d.]+m?)$", path.stem)):
         return False
     from slimdiffsr.geo.raster import open_quietly
 

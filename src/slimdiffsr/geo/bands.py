@@ -44,7 +44,7 @@ class BandChoice:
 def choose_bands(
     names: Sequence[BandName],
     asked: tuple[int, ...] | None,
-    all_bands: bool,
+    all_bands: bool | str,
     alpha: int | None,
     known: tuple[tuple[int, ...] | None, str] = (None, ""),
 ) -> BandChoice:

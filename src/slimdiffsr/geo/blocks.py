@@ -7,13 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import rasterio
+from affine import Affine
 from rasterio.enums import ColorInterp, Resampling
+from rasterio.io import MemoryFile
 
 from slimdiffsr.geo.formats import predictor
 from slimdiffsr.geo.header import Header
 from slimdiffsr.geo.spec import BLOCK_HR_PX
 
-__all__ = ["are_joined", "block_profile", "build_overviews", "chunk_factors", "set_colours"]
+__all__ = [
+    "are_joined",
+    "block_profile",
+    "build_overviews",
+    "chunk_factors",
+    "reduced",
+    "set_colours",
+]
 
 # Beyond that the bands of a block are kept apart: together a row of blocks would not fit into
 # GDAL's cache.
@@ -56,14 +65,43 @@ def chunk_factors(header: Header, chunk_hr_px: int) -> list[int]:
     return factors
 
 
-def build_overviews(path: Path | str, header: Header, factors: Sequence[int]) -> None:
-    """Add overviews to a file, their blocks as its own; averages leave out empty pixels."""
-    if not factors:
-        return
+def reduced(
+    dataset: Any,  # noqa: ANN401
+    header: Header,
+    factor: int,
+    **more: Any,  # noqa: ANN401
+) -> MemoryFile:
+    """An overview of an open raster, as a file in memory; averages leave out empty pixels.
+
+    more: of rasterio's profile. Unlike GDAL's own building of overviews it leaves other threads
+    alone.
+    """
+    height, width = -(-dataset.height // factor), -(-dataset.width // factor)
+    shape = (dataset.count, height, width)
+    pixels = dataset.read(out_shape=shape, resampling=Resampling.average)
+    profile = {
+        "driver": "GTiff", "width": width, "height": height, "count": dataset.count,
+        "dtype": header.dtype.name, "nodata": header.nodata, "transform": Affine.scale(2),
+        "bigtiff": "IF_SAFER", "photometric": "MINISBLACK", **block_profile(header), **more,
+    }  # fmt: skip
+    memory = MemoryFile(ext=".tif")  # type: ignore[no-untyped-call]
+    with memory.open(**profile) as small:
+        set_colours(small, header)
+        small.write(pixels)
+        if header.has_mask:
+            small.write_mask(
+                dataset.read_masks(1, out_shape=shape[1:], resampling=Resampling.average) > 0
+            )
+    return memory
+
+
+def build_overviews(path: Path, header: Header, factors: Sequence[int]) -> None:
+    """Add overviews to a file of any size, their blocks as its own, as ``reduced`` makes them."""
     settings = {
         "COMPRESS_OVERVIEW": "DEFLATE", "PREDICTOR_OVERVIEW": predictor(header.dtype),
         "ZLEVEL_OVERVIEW": "1", "INTERLEAVE_OVERVIEW": "PIXEL",
         "GDAL_TIFF_OVR_BLOCKSIZE": str(BLOCK_HR_PX), "GDAL_TIFF_INTERNAL_MASK": True,
+        "GDAL_NUM_THREADS": "ALL_CPUS",
     }  # fmt: skip
     with (
         rasterio.Env(**settings),  # type: ignore[no-untyped-call]

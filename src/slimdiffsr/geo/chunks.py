@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -24,16 +25,18 @@ from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from slimdiffsr.geo.blocks import are_joined, block_profile, build_overviews, set_colours
+from slimdiffsr.geo.blocks import are_joined, block_profile, reduced, set_colours
 from slimdiffsr.geo.failures import WRITE_ERRORS, output_error
 from slimdiffsr.geo.georef import shifted
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.header import Header
 from slimdiffsr.geo.inputs import Inputs
 
-__all__ = ["ChunkStore", "Store", "Stripe"]
+__all__ = ["ChunkStore", "Store", "Stripe", "levels_of"]
 
 _SEAL = b"slimdiffsr chunk"  # stands before the checksum; GDAL reads no further than the TIFF
+_SEAL_BYTES = len(_SEAL) + 32  # SHA-256
+_COUNT_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +121,15 @@ class ChunkStore:
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
             # In memory first: GDAL is silent about some blocks that find no room on a disk.
-            with MemoryFile(ext=".tif") as memory:  # type: ignore[no-untyped-call]
-                with memory.open(**_profile(region_hr, header)) as dataset:
+            with ExitStack() as stack:
+                images = [stack.enter_context(MemoryFile(ext=".tif"))]  # type: ignore[no-untyped-call]
+                with images[0].open(**_profile(region_hr, header)) as dataset:
                     _write_pixels(dataset, header, stripes)
-                build_overviews(memory.name, header, factors)
+                with images[0].open() as dataset:
+                    for factor in factors:
+                        images.append(stack.enter_context(reduced(dataset, header, factor)))
                 self.inputs.check_unchanged()
-                _save(temporary, memory.getbuffer(), path.name)
+                _save(temporary, [image.getbuffer() for image in images], path.name)
             temporary.replace(path)
             sync(self.path)
         except WRITE_ERRORS as error:
@@ -158,20 +164,33 @@ def _write_pixels(dataset: Any, header: Header, stripes: Iterator[Stripe]) -> No
             dataset.write(pixels, [stripe.band for stripe in bands], window=window)
 
 
-def _save(path: Path, content: memoryview, name: str) -> None:
-    """The one place where pixels go to disk."""
+def _save(path: Path, images: Sequence[memoryview], name: str) -> None:
+    """The one place where pixels go to disk: the image, its overviews, their sizes, the seal."""
+    sizes = struct.pack(f"<{len(images)}QQ", *(len(image) for image in images), len(images))
     # The seal is of the name too: two chunks that were swapped are both wrong.
     digest = hashlib.sha256(name.encode())
-    digest.update(content)
     with path.open("xb") as file:
-        file.write(content)
+        for part in [*images, memoryview(sizes)]:
+            digest.update(part)
+            file.write(part)
         file.write(_SEAL + digest.digest())
         file.flush()
         os.fsync(file.fileno())
 
 
+def levels_of(path: Path) -> list[tuple[int, int]]:
+    """Where in a chunk's file its image and its overviews lie: offset and size of each."""
+    with path.open("rb") as file:
+        end = os.fstat(file.fileno()).st_size - _SEAL_BYTES - _COUNT_BYTES
+        file.seek(end)
+        (count,) = struct.unpack("<Q", file.read(_COUNT_BYTES))
+        file.seek(end - count * _COUNT_BYTES)
+        sizes = struct.unpack(f"<{count}Q", file.read(count * _COUNT_BYTES))
+    return [(sum(sizes[:k]), size) for k, size in enumerate(sizes)]
+
+
 def _is_sealed(file: IO[bytes], name: str) -> bool:
-    length = os.fstat(file.fileno()).st_size - len(_SEAL) - hashlib.sha256().digest_size
+    length = os.fstat(file.fileno()).st_size - _SEAL_BYTES
     if length < 0:
         return False
     wanted = _SEAL + _checksum(file, name, length)

@@ -92,10 +92,10 @@ def make_chunks(
 ) -> None:
     """Make the chunks of a feed and put them into the store; ``made`` is kept up to date."""
 
-    factors = chunk_factors(job.header, job.chunk_hr_px)
+    factors = chunk_factors(job.header, job.chunk_hr_px) if job.ratio == 1 else []
 
     def deliver(chunk_hr: Region, stripes: Iterator[Stripe]) -> None:
-        store.write(chunk_hr, job.header, stripes, factors)
+        store.write(job.written(chunk_hr), job.header, stripes, factors)
         reports.chunk(chunk_hr)
 
     def tell() -> None:

@@ -113,7 +113,7 @@ def assemble(job: Job, folder: PartialFolder, dst: Path) -> None:
     store = folder.chunks
     try:
         for chunk_hr in job.chunks():
-            store.chunk_path(chunk_hr).stat()
+            store.chunk_path(job.written(chunk_hr)).stat()
         final = folder.scratch("final")
         _write(job, folder, final / dst.name)
         store.inputs.check_unchanged(thoroughly=True)
@@ -123,13 +123,15 @@ def assemble(job: Job, folder: PartialFolder, dst: Path) -> None:
 
 
 def _sources(job: Job, store: ChunkStore) -> Iterator[tuple[str, Region]]:
-    return ((store.chunk_path(chunk_hr).name, chunk_hr) for chunk_hr in job.chunks())
+    regions = map(job.written, job.chunks())
+    return ((store.chunk_path(region).name, region) for region in regions)
 
 
 def _write(job: Job, folder: PartialFolder, dst: Path) -> None:
     writing, store = job.writing, folder.chunks
     plain = writing.format in ("cog", "gtiff") and not writing.asked
-    if plain and not writing.nodata_as_mask and are_joined(job.header):
+    # Chunks of a reduced output do not begin with its blocks.
+    if plain and not writing.nodata_as_mask and job.ratio == 1 and are_joined(job.header):
         paths = [(store.chunk_path(chunk_hr), chunk_hr) for chunk_hr in job.chunks()]
         try:
             if join_chunks(job.header, writing.options, writing.format, paths, dst):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from typing import Any
 
 from affine import Affine
@@ -15,12 +16,15 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.io import MemoryFile
 
-from slimdiffsr.errors import TilingError
+from slimdiffsr.errors import ScaleError, TilingError
 from slimdiffsr.geo.grid import Region
+from slimdiffsr.geo.orientation import UPRIGHT
 from slimdiffsr.geo.raster import Source
+from slimdiffsr.geo.spec import SceneOptions
 
 __all__ = [
     "crs_text",
+    "output_scale",
     "own_transform",
     "requested_region",
     "scaled_gcps",
@@ -30,23 +34,66 @@ __all__ = [
     "survives",
 ]
 
+_DEGREE_M = 111_320.0  # of latitude
 _TRUNCATED_PX = 1e-6  # bounds this close to a pixel's edge are meant to lie on it
 
 
-def scaled_transform(dataset: Any, region_hr: Region, scale: int) -> Affine | None:  # noqa: ANN401
+def output_scale(source: Source, options: SceneOptions, scale: int) -> Fraction:
+    """Output pixels for one input pixel, along a side; ``scale`` is the network's.
+
+    Raises ScaleError for what lies beyond the network, or has no meaning for the raster.
+    """
+    if options.output_scale is not None:
+        asked, words = _exact(options.output_scale), f"a scale of {options.output_scale:g}"
+    elif options.resolution is not None:
+        pixel = _pixel_size(source, options.resolution_unit)
+        asked = pixel / _exact(options.resolution)
+        words = f"pixels of {options.resolution:g} from {float(pixel):g}"
+    else:
+        return Fraction(scale)
+    if not 1 < asked <= scale:
+        raise ScaleError(
+            f"{words} is {float(asked):.4g} times, and this model makes more than 1 up to {scale} "
+            "times: ask for other pixels or take a model of another scale"
+        )
+    return asked
+
+
+def _exact(number: float) -> Fraction:
+    """What was written: 0.6 is six tenths, and not what a float makes of it."""
+    return Fraction(repr(float(number)))
+
+
+def _pixel_size(source: Source, unit: str) -> Fraction:
+    transform = own_transform(source.dataset)
+    if transform is None or source.turn != UPRIGHT:
+        raise ScaleError(f"{source.path} has no pixel size on a map: give a scale instead")
+    if (
+        transform.b
+        or transform.d
+        or abs(abs(transform.a) - abs(transform.e)) > 1e-9 * abs(transform.a)
+    ):
+        raise ScaleError(f"the pixels of {source.path} are rotated or not square: give a scale")
+    pixel = _exact(abs(transform.e))
+    if unit == "crs":
+        return pixel
+    crs = source.dataset.crs
+    if crs is None:
+        raise ScaleError(f"{source.path} has no CRS, so its pixels have no metres: give a scale")
+    if crs.is_geographic:
+        return pixel * _exact(_DEGREE_M)
+    return pixel * _exact(crs.linear_units_factor[1])
+
+
+def scaled_transform(dataset: Any, region_hr: Region, scale: Fraction) -> Affine | None:  # noqa: ANN401
     """Transform of an output region; None when the raster has none of its own."""
     transform = own_transform(dataset)
     if transform is None:
         return None
+    a, b, c, d, e, f = transform[:6]
+    a, b, d, e = (float(Fraction(step) / scale) for step in (a, b, d, e))
     return shifted(
-        Affine(
-            transform.a / scale,
-            transform.b / scale,
-            transform.c,
-            transform.d / scale,
-            transform.e / scale,
-            transform.f,
-        ),
+        Affine(a, b, c, d, e, f),
         region_hr.col,
         region_hr.row,
     )
@@ -94,13 +141,13 @@ def survives(crs: CRS) -> bool:
 
 
 def scaled_gcps(
-    points: Iterable[GroundControlPoint], region_hr: Region, scale: int
+    points: Iterable[GroundControlPoint], region_hr: Region, scale: Fraction
 ) -> list[GroundControlPoint]:
     """Ground control points with rows and columns of an output region."""
     return [
         GroundControlPoint(  # type: ignore[no-untyped-call]
-            row=point.row * scale - region_hr.row,
-            col=point.col * scale - region_hr.col,
+            row=point.row * float(scale) - region_hr.row,
+            col=point.col * float(scale) - region_hr.col,
             x=point.x,
             y=point.y,
             z=point.z,
@@ -111,7 +158,7 @@ def scaled_gcps(
     ]
 
 
-def scaled_rpcs(tags: Mapping[str, str], region_hr: Region, scale: int) -> dict[str, str]:
+def scaled_rpcs(tags: Mapping[str, str], region_hr: Region, scale: Fraction) -> dict[str, str]:
     """RPC metadata for an output region; its offsets count pixel centres, hence the halves.
 
     A unit after a number is passed over. Raises ValueError or KeyError where there is none.

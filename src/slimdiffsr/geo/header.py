@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def describe_output(
     source: Source,
     choice: BandChoice,
     region_hr: Region,
-    scale: int,
+    scale: Fraction,
     provenance: Mapping[str, str],
 ) -> Header:
     """The source's metadata as they apply to the output, and where it came from.
@@ -144,7 +145,7 @@ def _crs(source: Source, notes: list[str]) -> CRS | None:
 
 
 def _gcps(
-    source: Source, region_hr: Region, scale: int, notes: list[str]
+    source: Source, region_hr: Region, scale: Fraction, notes: list[str]
 ) -> tuple[tuple[GroundControlPoint, ...], CRS | None]:
     told = source.described
     try:

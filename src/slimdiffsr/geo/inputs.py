@@ -58,6 +58,7 @@ class Inputs:
         """What a fingerprint holds of them: nothing that another machine would see differently."""
         return [
             {key: value for key, value in asdict(file).items() if value not in (None, "")}
+            | ({"path": file.path.partition("?")[0]} if _is_web(file.path) else {})  # a signature
             for file in self.files
         ]
 

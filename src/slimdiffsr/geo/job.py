@@ -6,19 +6,23 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from slimdiffsr.errors import TilingError
 from slimdiffsr.geo.bands import BandChoice, choose_bands
 from slimdiffsr.geo.bounds import bounds_on_raster
 from slimdiffsr.geo.colour import HALO_LR_PX
 from slimdiffsr.geo.formats import check_format
-from slimdiffsr.geo.georef import requested_region
+from slimdiffsr.geo.georef import output_scale, requested_region
 from slimdiffsr.geo.grid import Region, TileGrid, chunk_count, chunk_regions
+from slimdiffsr.geo.guided import MEANS_REACH
 from slimdiffsr.geo.header import Header, describe_output
 from slimdiffsr.geo.inputs import Inputs
 from slimdiffsr.geo.output import Writing, settle_writing
 from slimdiffsr.geo.raster import Source
+from slimdiffsr.geo.reduce import reach_hr_px, reduced
 from slimdiffsr.geo.spec import BLOCK_HR_PX, NetworkSpec, SceneOptions, ScenePlan, check_overlap
 from slimdiffsr.geo.values import ValueRange, check_range, estimate_range
 
@@ -27,7 +31,7 @@ __all__ = ["Job", "decide", "fingerprint", "package_version", "plan_of"]
 
 # Options that chunks do not depend on, or that the fingerprint holds as what became of them.
 _RESOLVED = frozenset({
-    "bands", "value_range", "all_bands", "bounds", "bounds_crs", "window", "chunk_hr_px", "overlap_hr_px",
+    "bands", "value_range", "bounds", "bounds_crs", "window", "chunk_hr_px", "overlap_hr_px",
     "format", "creation_options", "overwrite",
 })  # fmt: skip
 _SCRATCH = 2.4  # chunks, and an output that cannot be compressed with its overviews
@@ -48,6 +52,7 @@ class Job:
     values: tuple[ValueRange, ...]  # one for each band seen
     range_reason: str
     region_lr: Region  # what is asked for
+    ratio: Fraction  # of the output's pixels to the network's, along a side
     grid: TileGrid  # over the whole scene
     header: Header
     writing: Writing
@@ -55,13 +60,33 @@ class Job:
 
     @property
     def scale(self) -> int:
-        """Output pixels for one input pixel, along a side."""
+        """The network's pixels for one input pixel, along a side."""
         return self.network.scale
+
+    @property
+    def window_hr(self) -> Region:
+        """What is asked for, on the network's grid."""
+        return self.region_lr.times(self.scale)
+
+    def written(self, chunk_hr: Region) -> Region:
+        """What a chunk becomes on the output's grid."""
+        return reduced(chunk_hr, self.ratio)
 
     @property
     def halo_lr_px(self) -> int:
         """How far around a chunk the result must be known."""
-        return HALO_LR_PX if self.options.colour == "low-frequency" else 0
+        return self.carried_lr_px + (HALO_LR_PX if self.options.colour == "low-frequency" else 0)
+
+    @property
+    def carried_lr_px(self) -> int:
+        """How far around a chunk bands must be finished: for a reduction, and to share detail."""
+        reduction = -(-reach_hr_px(self.ratio) // self.scale) + (self.ratio != 1)
+        return reduction + (MEANS_REACH if self.options.all_bands == "network" else 0)
+
+    def finished_hr(self, chunk_hr: Region) -> Region:
+        """A chunk with what other bands need of the bands seen around it, inside the scene."""
+        scene_hr = self.source.region_lr.times(self.scale)
+        return chunk_hr.grown(self.carried_lr_px * self.scale).clipped(scene_hr)
 
     @property
     def chunk_hr_px(self) -> int:
@@ -73,13 +98,17 @@ class Job:
         return side
 
     def chunks(self) -> Iterator[Region]:
-        """The chunks on the output grid of the whole scene, row by row, one at a time."""
-        return chunk_regions(self.region_lr.times(self.scale), self.chunk_hr_px)
+        """The chunks on the network's grid of the whole scene, row by row, one at a time."""
+        regions = chunk_regions(self.window_hr, self.chunk_hr_px)
+        # A last chunk may be too narrow for the centre of an output pixel.
+        return (region for region in regions if self.written(region).pixels)
 
     @property
     def chunk_count(self) -> int:
         """How many there are: of a large scene, too many to list."""
-        return chunk_count(self.region_lr.times(self.scale), self.chunk_hr_px)
+        if self.ratio == 1:
+            return chunk_count(self.window_hr, self.chunk_hr_px)
+        return sum(1 for _ in self.chunks())
 
     def area_lr(self, chunk_hr: Region) -> Region:
         """A chunk and its halo, inside the scene."""
@@ -108,13 +137,18 @@ def decide(source: Source, network: NetworkSpec, options: SceneOptions) -> Job:
         overlap_hr_px // network.scale,
         options.grid_offset_lr_px,
     )
+    ratio = output_scale(source, options, network.scale) / network.scale
     values, range_reason = _value_ranges(source, choice, options, region_lr)
     for one in values:
         check_range(one, source.dtype)
-    provenance = _provenance(network, overlap_hr_px, values, options, choice)
-    header = describe_output(
-        source, choice, region_lr.times(network.scale), network.scale, provenance
-    )
+    provenance = {
+        **_provenance(network, overlap_hr_px, values, options, choice),
+        "SLIMDIFFSR_SCALE": f"{float(network.scale * ratio):g}",
+    }
+    region_out = reduced(region_lr.times(network.scale), ratio)
+    if region_out.pixels == 0:
+        raise TilingError(f"{source.path} has no pixel of the size asked for: it is too small")
+    header = describe_output(source, choice, region_out, network.scale * ratio, provenance)
     check_format(header, options.format)
     writing = settle_writing(header, options.format, options.creation_options)
     return Job(
@@ -125,6 +159,7 @@ def decide(source: Source, network: NetworkSpec, options: SceneOptions) -> Job:
         values=values,
         range_reason=range_reason,
         region_lr=region_lr,
+        ratio=ratio,
         grid=grid,
         header=header,
         writing=writing,
@@ -169,7 +204,6 @@ def _provenance(
         "SLIMDIFFSR_VERSION": package_version(),
         "SLIMDIFFSR_MODEL": network.model_id,
         "SLIMDIFFSR_WEIGHTS_SHA256": network.weights_sha256,
-        "SLIMDIFFSR_SCALE": str(network.scale),
         "SLIMDIFFSR_TILE": str(network.tile_hr_px),
         "SLIMDIFFSR_OVERLAP": str(overlap_hr_px),
         "SLIMDIFFSR_VALUE_RANGE": _ranges_in_words(values),
@@ -253,6 +287,7 @@ def fingerprint(job: Job, inputs: Inputs) -> dict[str, Any]:
             **options,
             "overlap_lr_px": job.grid.overlap_lr_px,
             "chunk_hr_px": job.chunk_hr_px,
+            "ratio": str(job.ratio),
             "written": job.choice.written,
             "seen": job.choice.seen,
             "value_ranges": [[one.low, one.high] for one in job.values],
@@ -292,7 +327,8 @@ def plan_of(job: Job) -> ScenePlan:
     area_lr = region_lr.grown(job.halo_lr_px).clipped(job.source.region_lr)
     return ScenePlan(
         src=job.source.path,
-        scale=job.scale,
+        scale=float(job.scale * job.ratio),
+        model_scale=job.scale,
         window=(region_lr.col, region_lr.row, region_lr.width, region_lr.height),
         output_width_hr_px=region_hr.width,
         output_height_hr_px=region_hr.height,

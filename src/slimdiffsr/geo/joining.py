@@ -17,13 +17,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from slimdiffsr.geo import tiff
 from slimdiffsr.geo.blocks import block_profile, build_overviews, set_colours
+from slimdiffsr.geo.chunks import levels_of
 from slimdiffsr.geo.formats import DRIVERS
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.header import Header
@@ -38,6 +41,7 @@ _SAMPLE_HR_PX = 2 * BLOCK_HR_PX  # large enough for one overview
 _CLASSIC_BYTES = 4_000_000_000  # more than that needs offsets of eight bytes
 # Tags that say how a block is read: bits, compression, planes, predictor, size, kinds of bands.
 _SAME = (258, 259, 277, 284, 317, tiff.TILE_WIDTH, tiff.TILE_HEIGHT, 339)
+_AT_ONCE = 64  # chunks whose overviews are held in memory
 _THREADS = min(16, os.cpu_count() or 1)
 
 
@@ -81,7 +85,7 @@ def join_chunks(
 
 def _levels_of_chunks(header: Header, chunks: Sequence[tuple[Path, Region]]) -> list[_Level]:
     with ThreadPoolExecutor(_THREADS) as threads:
-        files = list(threads.map(_levels_of_file, [path for path, _ in chunks]))
+        files = list(threads.map(_levels_of_chunk, [path for path, _ in chunks]))
     joined = []
     for k in range(min(len(levels) for levels in files)):
         parts = [
@@ -115,10 +119,15 @@ def _joined(parts: Sequence[tuple[_Level, int, int]]) -> _Level:
     return _Level(width, height, images, blocks)
 
 
-def _levels_of_file(path: Path) -> list[_Level]:
-    """The image in a file and its overviews, largest first."""
+def _levels_of_chunk(path: Path) -> list[_Level]:
+    """The image in a chunk's file and its overviews, largest first."""
+    return [_levels_of_file(path, base)[0] for base, _ in levels_of(path)]
+
+
+def _levels_of_file(path: Path, base: int = 0) -> list[_Level]:
+    """The image in a GeoTIFF that begins somewhere in a file, and its overviews, largest first."""
     with path.open("rb") as file:
-        directories, _ = tiff.read_directories(file)
+        directories, _ = tiff.read_directories(file, base)
     kinds = (
         [one for one in directories if not tiff.is_mask(one)],
         [one for one in directories if tiff.is_mask(one)],
@@ -126,7 +135,7 @@ def _levels_of_file(path: Path) -> list[_Level]:
     levels = []
     for images in zip(*(kind for kind in kinds if kind), strict=True):
         width, height = (tiff.number(images[0], tag) for tag in (tiff.WIDTH, tiff.HEIGHT))
-        blocks = tuple(tiff.blocks(one, str(path)) for one in images)
+        blocks = tuple(tiff.blocks(one, str(path), base) for one in images)
         levels.append(_Level(width, height, images, blocks))
     return levels
 
@@ -146,22 +155,33 @@ def _with_tail(
         "count": len(header.bands), "dtype": header.dtype.name, "nodata": header.nodata,
         "transform": Affine.scale(2), "bigtiff": "IF_SAFER", **block_profile(header),
     }  # fmt: skip
-    options: dict[str, Any] = {"overview_level": count - 2} if count > 1 else {}
     with (
+        ThreadPoolExecutor(_THREADS) as threads,
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),  # type: ignore[no-untyped-call]
         rasterio.open(path, "w", num_threads="all_cpus", **profile) as dataset,
     ):
         set_colours(dataset, header)
-        for chunk, region_hr in chunks:
-            with open_quietly(str(chunk), **options) as part:
+        for first in range(0, len(chunks), _AT_ONCE):
+            some = chunks[first : first + _AT_ONCE]
+            parts = threads.map(lambda chunk: _read_level(chunk[0], header, count), some)
+            for (_, region_hr), (pixels, mask) in zip(some, parts, strict=True):
                 col, row = _place(region_hr, header, count - 1)
-                window = Window(col, row, part.width, part.height)
-                dataset.write(part.read(), window=window)
-                if header.has_mask:
-                    dataset.write_mask(part.read_masks(1), window=window)
+                window = Window(col, row, pixels.shape[2], pixels.shape[1])
+                dataset.write(pixels, window=window)
+                if mask is not None:
+                    dataset.write_mask(mask, window=window)
     build_overviews(path, header, factors)
     # Of the last level itself the chunks' blocks serve: those of the new file are the same.
     return [*levels, *_levels_of_file(path)[1:]]
+
+
+def _read_level(
+    chunk: Path, header: Header, levels: int
+) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+    """A chunk's last overview, or without any itself, and its mask."""
+    offset, size = levels_of(chunk)[levels - 1]
+    with open_quietly(f"/vsisubfile/{offset}_{size},{chunk}") as part:
+        return part.read(), part.read_masks(1) if header.has_mask else None
 
 
 def _sample(

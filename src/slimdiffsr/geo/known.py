@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from os import PathLike
+from typing import Any
 
 from slimdiffsr.errors import RangeError, RasterError
 
@@ -60,8 +62,11 @@ class KnownRaster:
     range_reason: str = ""
     nodata: float | None = None
     special: tuple[float, ...] = ()
+    coarser: tuple[int, ...] = ()  # by how much each band's own pixels are larger than the grid's
     files: tuple[str, ...] = ()  # that GDAL reads beyond those it lists itself
     remarks: tuple[str, ...] = ()  # whole sentences for the user
+    derived_from: tuple[str, ...] = ()  # addresses of catalogues' items that it is made of
+    properties: Mapping[str, Any] = field(default_factory=dict)  # of such an item
 
     @property
     def called(self) -> str:

@@ -82,7 +82,7 @@ def compute_chunk(job: Job, chunk_hr: Region, network: Network) -> list[Stripe]:
 def lattice_of(job: Job) -> ChunkLattice:
     """Where the chunks of a job lie."""
     return ChunkLattice(
-        job.header.region_hr, job.chunk_hr_px, job.halo_lr_px, job.source.region_lr, job.scale
+        job.window_hr, job.chunk_hr_px, job.halo_lr_px, job.source.region_lr, job.scale
     )
 
 

@@ -16,7 +16,12 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.errors import (
+    NodataShadowWarning,
+    NotGeoreferencedWarning,
+    RasterioError,
+    RasterioIOError,
+)
 from rasterio.windows import Window
 
 from slimdiffsr.errors import BandError, RasterError
@@ -156,6 +161,12 @@ class Source:
             reading = self._read(bands, window=window)
         return Reading(self.turn.upright(reading.values), self.turn.upright(reading.valid))
 
+    def read_coarse(self, region_lr: Region, band: int, factor: int) -> Reading:
+        """A band in pixels ``factor`` times larger, which the region must be made of."""
+        shape = (region_lr.height // factor, region_lr.width // factor)
+        with self._reading(region_lr) as window:
+            return self._read((band,), shape, window=window)
+
     def read_mask(self, region_lr: Region) -> NDArray[np.uint8]:
         """(h, w): 255 where the mask beside the bands says valid, else 0."""
         if self.palette is not None:
@@ -236,8 +247,15 @@ class Source:
             valid &= self.dataset.read(self.alpha, **how, **decimated) > 0
         for k, band in enumerate(bands):
             if self._asks_gdal(band):
-                valid[k] &= self.dataset.read_masks(band, **how, **decimated) > 0
+                valid[k] &= self._gdal_mask(band, **how, **decimated) > 0
         return Reading(values, valid)
+
+    def _gdal_mask(self, band: int, **how: Any) -> NDArray[np.uint8]:  # noqa: ANN401
+        with warnings.catch_warnings():
+            # What an alpha band beside a nodata value is worth is judged elsewhere.
+            warnings.simplefilter("ignore", NodataShadowWarning)
+            mask: NDArray[np.uint8] = self.dataset.read_masks(band, **how)
+        return mask
 
     def _asks_gdal(self, band: int) -> bool:
         # Some values are nodata to GDAL alone. What an alpha band says is judged, not asked for.

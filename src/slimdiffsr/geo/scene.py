@@ -132,8 +132,8 @@ class _ChunkRun:
     def __init__(self, job: Job, folder: PartialFolder, on_progress: OnProgress | None) -> None:
         self.job, self.store, self.on_progress = job, folder.chunks, on_progress
         self.chunks = list(job.chunks())
-        self.todo = [chunk for chunk in self.chunks if not self.store.is_done(chunk)]
-        self.px = job.header.region_hr.pixels
+        self.todo = [chunk for chunk in self.chunks if not self.store.is_done(job.written(chunk))]
+        self.px = job.window_hr.pixels
         self.px_resumed = self.px - sum(chunk.pixels for chunk in self.todo)
         self.made = Made()
         self.px_told = 0

@@ -42,11 +42,12 @@ class BlockSource:
 Directory = dict[int, Field]
 
 
-def read_directories(file: BinaryIO) -> tuple[list[Directory], bytes]:
+def read_directories(file: BinaryIO, base: int = 0) -> tuple[list[Directory], bytes]:
     """All directories of a little-endian TIFF, and what lies between its header and the first.
 
-    Raises ValueError for another file.
+    base: where in the file it begins. Raises ValueError for another kind of file.
     """
+    file.seek(base)
     head = file.read(16)
     if head[:4] == b"II*\0":
         big, start = False, 8
@@ -56,18 +57,18 @@ def read_directories(file: BinaryIO) -> tuple[list[Directory], bytes]:
         (where,) = struct.unpack_from("<Q", head, 8)
     else:
         raise ValueError("no little-endian TIFF")
-    file.seek(start)
+    file.seek(base + start)
     between = file.read(where - start) if where > start else b""
     directories = []
     while where:
-        directory, where = _read_directory(file, where, big)
+        directory, where = _read_directory(file, where, big, base)
         directories.append(directory)
     return directories, between
 
 
-def _read_directory(file: BinaryIO, where: int, big: bool) -> tuple[Directory, int]:
+def _read_directory(file: BinaryIO, where: int, big: bool, base: int) -> tuple[Directory, int]:
     count_format, entry_format, next_format = ("<Q", "<HHQ8s", "<Q") if big else ("<H", "<HHI4s", "<I")  # fmt: skip
-    file.seek(where)
+    file.seek(base + where)
     (count,) = struct.unpack(count_format, file.read(struct.calcsize(count_format)))
     entry_size = struct.calcsize(entry_format)
     entries = file.read(count * entry_size)
@@ -76,7 +77,7 @@ def _read_directory(file: BinaryIO, where: int, big: bool) -> tuple[Directory, i
     for tag, kind, length, value in struct.iter_unpack(entry_format, entries):
         size = _SIZES[kind] * length
         if size > len(value):
-            file.seek(int.from_bytes(value, "little"))
+            file.seek(base + int.from_bytes(value, "little"))
             value = file.read(size)
         directory[tag] = Field(kind, length, value[:size])
     return directory, following
@@ -93,10 +94,10 @@ def numbers(directory: Directory, tag: int) -> np.ndarray[tuple[int], np.dtype[n
     return np.frombuffer(field.data, _INTEGERS[field.kind]).astype(np.uint64)
 
 
-def blocks(directory: Directory, path: str) -> list[BlockSource]:
+def blocks(directory: Directory, path: str, base: int = 0) -> list[BlockSource]:
     """The blocks of a tiled directory, row by row. Raises KeyError for one that has strips."""
     places = zip(numbers(directory, _OFFSETS), numbers(directory, _BYTE_COUNTS), strict=True)
-    return [BlockSource(path, int(offset), int(size)) for offset, size in places]
+    return [BlockSource(path, base + int(offset), int(size)) for offset, size in places]
 
 
 def is_mask(directory: Directory) -> bool:

@@ -159,16 +159,23 @@ class TileResults:
         """Take in the results of all batches but the last few."""
         while len(self._running) > running:
             batch = self._running.popleft()
-            if not batch.is_finite():
-                raise PredictionError(
-                    f"{self.network.model_id} returned values that are not finite: "
-                    "try the precision fp32, or else the weights may be damaged"
-                )
+            results = batch.results if batch.is_finite() else self._repaired(batch.images)
             for k, tile in enumerate(batch.keys):
-                image, own = self._channels_of(batch.results[k], batch.images[k])
+                image, own = self._channels_of(results[k], batch.images[k])
                 self._keep(_key(tile), Result(tile.region_lr, image, own))
                 self._asked.discard(_key(tile))
             self.tiles_run += len(batch.keys)
+
+    def _repaired(self, images: NDArray[np.float32]) -> Array:
+        network = self.network
+        if network.repair is not None:
+            results = self._checked_shape(network.repair(images))
+            if network.arrays.is_finite(results)():
+                return results
+        raise PredictionError(
+            f"{network.model_id} returned values that are not finite: "
+            "try the precision fp32, or else the weights may be damaged"
+        )
 
     def _checked_shape(self, results: Array) -> Array:
         side = self.network.tile_hr_px

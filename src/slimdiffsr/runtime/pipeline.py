@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from slimdiffsr.errors import PredictionError
 from slimdiffsr.geo.arrays import NUMPY, Arrays, Download
+from slimdiffsr.runtime.guarded import GuardedRuntime
 from slimdiffsr.runtime.protocol import Runtime
 
 __all__ = ["TileNetwork", "TorchArrays", "arrays_for"]
@@ -165,6 +166,8 @@ class TileNetwork:
     ) -> None:
         """finish: of a result and its input, both in [-1, 1], what to take for the result."""
         self.runtime, self.arrays, self.finish = runtime, arrays, finish
+        # The guard waits for the card after each batch; the engine looks at results later.
+        self._unguarded = runtime.inner if isinstance(runtime, GuardedRuntime) else runtime
         self.tiles_at_once = 0  # as many as there are
         self._asked = 0
 
@@ -174,11 +177,19 @@ class TileNetwork:
 
         Raises PredictionError when the card cannot hold a single tile.
         """
+        return self._call(self._unguarded, tiles)
+
+    @torch.inference_mode()
+    def repair(self, tiles: NDArray[np.float32]) -> Any:  # noqa: ANN401  an array of ``arrays``
+        """The same, looking for values that are not finite: in float32 where there are some."""
+        return self._call(self.runtime, tiles)
+
+    def _call(self, runtime: Runtime, tiles: NDArray[np.float32]) -> Any:  # noqa: ANN401
         self._asked = len(tiles)
         rgb_lr = self._on_device(tiles) * 2 - 1
         while True:
             try:
-                unit = self._run(rgb_lr)
+                unit = self._run(runtime, rgb_lr)
             except torch.OutOfMemoryError:
                 self._halve(len(tiles))
             else:
@@ -199,26 +210,27 @@ class TileNetwork:
             return tensor.to(self.runtime.device)
         return tensor.pin_memory().to(self.runtime.device, non_blocking=True)
 
-    def _run(self, rgb_lr: Tensor) -> Tensor:
+    def _run(self, runtime: Runtime, rgb_lr: Tensor) -> Tensor:
         at_once = self.tiles_at_once or len(rgb_lr)
         if at_once == len(rgb_lr):
-            return self._part(rgb_lr)
+            return self._part(runtime, rgb_lr)
         parts = []
         for some in torch.split(rgb_lr, at_once):
             # Filled up, as batches of another shape may have other last bits.
             filled = torch.cat([some, some[-1:].expand(at_once - len(some), -1, -1, -1)])
-            parts.append(self._part(filled)[: len(some)])
+            parts.append(self._part(runtime, filled)[: len(some)])
         return torch.cat(parts)
 
-    def _part(self, rgb_lr: Tensor) -> Tensor:
-        sr = self.runtime(rgb_lr)
+    def _part(self, runtime: Runtime, rgb_lr: Tensor) -> Tensor:
+        sr = runtime(rgb_lr)
         if self.finish is not None:
             sr = self.finish(sr.float(), rgb_lr)
         if self.runtime.device.type != "cuda":
             sr = sr.cpu()
         # New memory: the runtime may write over its result in the next call.
         unit = torch.empty(sr.shape, dtype=torch.float32, device=sr.device)
-        return torch.add(unit.new_tensor(0.5), sr, alpha=0.5, out=unit)
+        torch.mul(sr, 0.5, out=unit)  # a power of two: exact in every type
+        return unit.add_(0.5)
 
     def _halve(self, tiles: int) -> None:
         at_once = (self.tiles_at_once or tiles) // 2

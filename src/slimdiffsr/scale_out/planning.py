@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
-from slimdiffsr.errors import ConfigError, JobError, SlimDiffSRError
+from slimdiffsr.errors import ConfigError, JobError, ScaleError, SlimDiffSRError
 from slimdiffsr.geo.environment import gdal
 from slimdiffsr.geo.inputs import look_at
 from slimdiffsr.geo.job import decide, fingerprint, package_version
@@ -165,6 +165,8 @@ def plan_scene(scene: PlannedScene, request: Request) -> PlannedScene:
         with gdal(), open_source(scene.src, options.nodata, options.alpha) as source:
             inputs = look_at(*source.files)
             job = decide(source, request.spec, options)
+            if job.ratio != 1:
+                raise ScaleError("a job has the scale of its model: leave scale and resolution out")
             region_hr = job.header.region_hr
             area_lr = job.region_lr.grown(job.halo_lr_px).clipped(source.region_lr)
             return dataclasses.replace(

@@ -26,11 +26,17 @@ class StacItem:
 
     document: dict[str, Any]
     place: str  # a path or an address
+    inside: bool = False  # a feature of a larger document
 
     @property
     def id(self) -> str:
         """Its name in the catalogue."""
         return str(self.document.get("id", "item"))
+
+    @property
+    def source(self) -> str:
+        """What names it alone: of a larger document, "items.json#id"."""
+        return f"{self.place}#{self.id}" if self.inside else self.place
 
     @property
     def properties(self) -> dict[str, Any]:
@@ -52,6 +58,7 @@ class StacItem:
 
 def looks_like_stac(src: str) -> bool:
     """Whether a name is that of a JSON document: a .json file, or an address without a raster's."""
+    src = src.partition("#")[0]
     path = urlsplit(src).path if "://" in src else src
     if path.lower().endswith((".json", ".geojson")):
         return "://" in src or os.path.exists(src)
@@ -65,20 +72,24 @@ def looks_like_stac(src: str) -> bool:
 def read_items(src: str) -> list[StacItem]:
     """All items of a document, those of a collection or catalogue by its links.
 
-    Raises RasterError when it cannot be read or is no STAC.
+    "items.json#id" is one of them. Raises RasterError when it cannot be read or is no STAC.
     """
-    return list(items_of(_read_json(src), src))
+    place, _, wanted = src.partition("#")
+    items = list(items_of(_read_json(place), place))
+    return [item for item in items if item.id == wanted] if wanted else items
 
 
-def items_of(document: dict[str, Any], place: str, depth: int = 0) -> Iterator[StacItem]:
+def items_of(
+    document: dict[str, Any], place: str, depth: int = 0, inside: bool = False
+) -> Iterator[StacItem]:
     """The items in or below a document. Raises RasterError."""
     kind = document.get("type")
     if kind == "Feature" and "assets" in document:
-        yield StacItem(document, place)
+        yield StacItem(document, place, inside)
         return
     if kind == "FeatureCollection":
         for feature in document.get("features") or []:
-            yield from items_of(feature, place, depth)
+            yield from items_of(feature, place, depth, inside=True)
         return
     if kind not in ("Collection", "Catalog") or depth > _MOST_DEPTH:
         raise RasterError(f"{place} is no STAC item, collection or catalogue")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree import ElementTree as Xml
@@ -18,6 +20,8 @@ from slimdiffsr.sensors.product import BandFacts
 __all__ = ["BandFile", "Composite", "compose"]
 
 _ALIGNED_PX = 0.01  # of the finest pixel: corners this close are the same
+# What GDAL says where a server or a store wants to know who asks.
+_REFUSED = re.compile(r"code: 40[13]|AccessDenied|[Cc]redentials|AWS_SECRET_ACCESS_KEY")
 _COLOURS = ("red", "green", "blue")
 
 
@@ -38,6 +42,7 @@ class Composite:
     dtype: str
     bands: tuple[BandFacts, ...]
     pixel_m: tuple[float, ...]  # of the file that each band comes from, in units of the CRS
+    coarser: tuple[int, ...]  # by how much its pixels are larger than the finest
     files: tuple[str, ...]
 
 
@@ -73,12 +78,13 @@ def compose(name: str, files: Sequence[BandFile]) -> Composite:
         dtype=finest.dtype,
         bands=tuple(one.facts for one in opened),
         pixel_m=tuple(abs(one.transform.a) for one in opened),
+        coarser=tuple(_times_coarser(one, finest) for one in opened),
         files=tuple(one.file.path for one in opened),
     )
 
 
 def _open(file: BandFile) -> _Opened:
-    with open_quietly(file.path) as dataset:
+    with _opened(file.path) as dataset:
         if file.number > dataset.count:
             raise RasterError(
                 f"{file.path} has {dataset.count} bands, and band {file.number} is asked"
@@ -94,6 +100,20 @@ def _open(file: BandFile) -> _Opened:
             file, dataset.width, dataset.height, dataset.transform, dataset.crs,
             dataset.dtypes[file.number - 1], facts,
         )  # fmt: skip
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    try:
+        with open_quietly(path) as dataset:
+            yield dataset
+    except RasterError as error:
+        if not _REFUSED.search(str(error)):
+            raise
+        raise RasterError(
+            f"{path} is not given out without credentials: sign the links with --sign "
+            "planetary-computer, or set those of your store, such as AWS_ACCESS_KEY_ID or AWS_PROFILE"
+        ) from None
 
 
 def _check_alike(name: str, opened: Sequence[_Opened]) -> None:
@@ -150,6 +170,14 @@ def _place(one: _Opened, finest: _Opened) -> tuple[float, float, float, float]:
     whole = tuple(float(round(value)) for value in corners)
     near = all(abs(a - b) < _ALIGNED_PX for a, b in zip(corners, whole, strict=True))
     return whole if near else corners  # type: ignore[return-value]  # four of them
+
+
+def _times_coarser(one: _Opened, finest: _Opened) -> int:
+    """How many of the finest pixels make one of a file, where they do so exactly; else 1."""
+    col, row, width, height = _place(one, finest)
+    factor = round(width / one.width)
+    exact = (col, row, width, height) == (0, 0, factor * one.width, factor * one.height)
+    return factor if exact and (width, height) == (finest.width, finest.height) else 1
 
 
 def _rect(source: Xml.Element, name: str, rect: tuple[float, float, float, float]) -> None:

@@ -16,7 +16,7 @@ from slimdiffsr.sensors.sentinel2 import find_metadata, sentinel2_product
 from slimdiffsr.sensors.stac import stac_product
 from slimdiffsr.sensors.store import Store, open_store
 
-__all__ = ["find_product", "known_raster", "product_store"]
+__all__ = ["find_product", "is_product", "known_raster", "product_store"]
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 
@@ -34,14 +34,14 @@ def known_raster(
     if isinstance(src, KnownRaster):
         return src
     options = options or SensorOptions()
-    return know(find_product(os.fspath(src), options, all_bands=all_bands), options)
+    return know(find_product(src, options, all_bands=all_bands), options)
 
 
 def find_product(
-    src: str, options: SensorOptions | None = None, *, all_bands: bool = False
+    src: str | PathLike[str], options: SensorOptions | None = None, *, all_bands: bool = False
 ) -> Product:
     """The product behind a path or an address. Raises RasterError or BandError."""
-    options = options or SensorOptions()
+    src, options = os.fspath(src), options or SensorOptions()
     if looks_like_stac(src):
         items = read_items(src)
         if len(items) != 1:
@@ -64,6 +64,11 @@ def _many(src: str, items: list[StacItem]) -> str:
         f"{src} holds {len(items)} items, {items[0].id} among them, and one output is asked for: "
         "give one item, or a folder as output"
     )
+
+
+def is_product(src: str) -> bool:
+    """Whether an input is more than a raster: a product's folder or archive, a catalogue's item."""
+    return looks_like_stac(src) or product_store(src) is not None
 
 
 def product_store(src: str) -> Store | None:

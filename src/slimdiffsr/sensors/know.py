@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from slimdiffsr.errors import BandError, ConfigError
 from slimdiffsr.geo.known import BandMeaning, KnownRaster
 from slimdiffsr.geo.raster import open_source
-from slimdiffsr.sensors.calibration import Calibration, calibrate
+from slimdiffsr.sensors.calibration import Calibration, Look, calibrate
 from slimdiffsr.sensors.presets import SENSORS
 from slimdiffsr.sensors.product import Product
 from slimdiffsr.sensors.recognise import agreed_rgb, recognise, rgb_of, roles_of
@@ -49,8 +49,15 @@ def find_sensor(name: str) -> Sensor:
     raise ConfigError(f"no sensor {name!r}: give auto, a TOML file, or one of {', '.join(SENSORS)}")
 
 
-def know(product: Product, options: SensorOptions | None = None) -> KnownRaster:
+def know(
+    product: Product,
+    options: SensorOptions | None = None,
+    *,
+    look: Callable[[KnownRaster], NDArray[Any]] | None = None,
+) -> KnownRaster:
     """What the engine is to know of a product.
+
+    look: gives some measured values of the visible bands, where the product's path cannot.
 
     Raises ConfigError, RangeError or BandError for options that do not fit it.
     """
@@ -69,13 +76,17 @@ def know(product: Product, options: SensorOptions | None = None) -> KnownRaster:
         rgb=rgb_of(roles),
         rgb_reason=f"red, green and blue of {sensor.name}",
         nodata=sensor.nodata,
+        coarser=product.coarser,
         files=product.files,
+        derived_from=product.links,
+        properties=product.properties,
         special=tuple(value for value in sensor.special if _can_hold(product.dtype, value)),
     )
     if sensor.numbers == "picture" or product.dtype == "uint8":
         said = f"Taken as {sensor.name} ({why}): 8 bits, shown as they are."
         return replace(known, special=(), remarks=(said, *product.remarks))
-    return _calibrated(known, product, sensor, roles, why, options)
+    look_at = _look(known) if look is None else partial(look, known)
+    return _calibrated(known, product, sensor, roles, (why, look_at), options)
 
 
 def _calibrated(
@@ -83,13 +94,14 @@ def _calibrated(
     product: Product,
     sensor: Sensor,
     roles: tuple[str | None, ...],
-    why: str,
+    why_and_look: tuple[str, Look],
     options: SensorOptions,
 ) -> KnownRaster:
+    why, look = why_and_look
     found = calibrate(
         product,
         sensor,
-        _look(known),
+        look,
         scale=options.scale_factor,
         offset=options.offset,
     )
@@ -161,5 +173,9 @@ def _unknown(product: Product, options: SensorOptions) -> KnownRaster:
         name=product.name,
         rgb=rgb,
         rgb_reason="by band names, which mean the same on all sensors that have them",
+        coarser=product.coarser,
+        files=product.files,
+        derived_from=product.links,
+        properties=product.properties,
         remarks=tuple(words for words in (doubt, *product.remarks) if words),
     )

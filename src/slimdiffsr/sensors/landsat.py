@@ -58,6 +58,7 @@ def landsat_product(store: Store, all_bands: bool) -> Product:
     said = "REFLECTANCE_MULT and REFLECTANCE_ADD of the MTL file"
     return Product(
         path=made.vrt, name=str(store.path), dtype=made.dtype, bands=made.bands,
+        coarser=made.coarser,
         files=made.files, words=(scene,),
         sensor=sensor.name, binding=True,
         declared_by=said if factors else "the guide of Collection 2, as there is no MTL file",

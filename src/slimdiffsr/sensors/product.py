@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from slimdiffsr.geo.raster import open_quietly
+from slimdiffsr.geo.raster import open_source
 
 __all__ = ["BandFacts", "Product", "plain_product"]
 
@@ -39,6 +39,7 @@ class Product:
     dtype: str
     bands: tuple[BandFacts, ...]
     words: tuple[str, ...] = ()
+    coarser: tuple[int, ...] = ()  # by how much a band's own pixels are larger
     files: tuple[str, ...] = ()  # that a VRT's text in ``path`` reads
     declared_by: str = ""
     binding: bool = False
@@ -52,21 +53,19 @@ class Product:
 
 def plain_product(path: str) -> Product:
     """What one raster says. Raises RasterError when it cannot be opened."""
-    with open_quietly(path) as dataset:
-        tags = {key.upper(): value for key, value in dataset.tags().items()}
-        scaled = any(
-            both != (1.0, 0.0) for both in zip(dataset.scales, dataset.offsets, strict=True)
+    with open_source(path) as source:
+        described, dtype = source.described, source.dtype.name
+    tags = {key.upper(): value for key, value in described.domains.get("", {}).items()}
+    scaled = any((band.scale, band.offset) != (1.0, 0.0) for band in described.bands)
+    bands = tuple(
+        BandFacts(
+            name=band.description or _colour(band.colour),
+            scale=band.scale if scaled else None,
+            offset=band.offset if scaled else None,
+            nodata=band.nodata,
         )
-        bands = tuple(
-            BandFacts(
-                name=dataset.descriptions[k] or _colour(dataset.colorinterp[k].name),
-                scale=dataset.scales[k] if scaled else None,
-                offset=dataset.offsets[k] if scaled else None,
-                nodata=dataset.nodatavals[k],
-            )
-            for k in range(dataset.count)
-        )
-        dtype = dataset.dtypes[0] if dataset.dtypes else ""
+        for band in described.bands
+    )
     words = (*_names(path), *(tags[key] for key in _NAMING_TAGS if key in tags))
     if len(bands) == 1 and not bands[0].name:
         bands = (_named_by_file(bands[0], path),)

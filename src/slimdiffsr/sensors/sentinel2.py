@@ -80,6 +80,7 @@ def sentinel2_product(store: Store, all_bands: bool) -> Product:
     made = compose(str(store.path), files)
     return Product(
         path=made.vrt, name=str(store.path), dtype=made.dtype, bands=made.bands,
+        coarser=made.coarser,
         files=made.files,
         words=(read.uri,), sensor=sensor.name, baseline=read.baseline, binding=True,
         declared_by=f"{'BOA' if read.level == 'l2a' else 'RADIO'}_ADD_OFFSET of "

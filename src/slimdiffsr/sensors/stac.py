@@ -81,10 +81,11 @@ def stac_product(
     declared = any(facts.scale is not None or facts.offset is not None for facts in made.bands)
     return Product(
         path=made.vrt,
-        name=item.place,
+        name=item.source,
         dtype=made.dtype,
         bands=made.bands,
         words=words,
+        coarser=made.coarser,
         files=made.files,
         declared_by="raster:bands of the item" if declared else "",
         baseline=_baseline(item.properties),
