@@ -134,6 +134,9 @@ def upscale(
     found = plan_work(paths, upscaler.scale, png=options.format == "png", recursive=recursive)
     if before_after is not None:
         _check_picture(before_after, found, overwrite)
+    if upscaler.runtimes.depends_on_size and not found.many and found.works:
+        tiles = upscaler.plan_scene(found.works[0].source, options).tiles
+        plan = dataclasses.replace(plan, tiles=tiles)
     with (
         library_lines(verbose),
         Probe() if found.many else nullcontext() as probe,
