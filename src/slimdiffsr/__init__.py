@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from slimdiffsr.upscale import Upscaler
+    from slimdiffsr.view import show
 
-__all__ = ["Upscaler", "__version__"]
+__all__ = ["Upscaler", "__version__", "show"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  a module's attribute
@@ -16,6 +17,10 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401  a module's attribute
         from slimdiffsr.upscale import Upscaler
 
         return Upscaler
+    if name == "show":
+        from slimdiffsr.view import show
+
+        return show
     if name == "__version__":
         from importlib.metadata import version
 

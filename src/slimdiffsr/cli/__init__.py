@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from slimdiffsr.cli import evaluate, figures, models, scenes, testset, train
 from slimdiffsr.cli.bench import bench
 from slimdiffsr.cli.show import note, sentence
+from slimdiffsr.cli.view import view
 from slimdiffsr.errors import ConfigError, InterruptedRunError, SlimDiffSRError
 
 __all__ = ["app", "main", "rio_command"]
@@ -20,7 +21,7 @@ EXTRAS = {"accelerate": "train", "PIL": "report", "tensorboard": "train", "matpl
 
 RASTERS, TRAINING, COMPARISON, IMPORT = "Rasters", "Training", "Comparison", "Import"
 ORDER = (
-    *("upscale", "info", "demo"),
+    *("upscale", "view", "info", "demo"),
     *("train", "merge-teacher", "interpolate"),
     *("make-testset", "evaluate", "draw", "bench"),
     *("import-weights", "import-lpips", "import-dists"),
@@ -64,7 +65,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (scenes.upscale, scenes.info, scenes.demo):
+for command in (scenes.upscale, view, scenes.info, scenes.demo):
     app.command(rich_help_panel=RASTERS)(command)
 app.command("merge-teacher", rich_help_panel=TRAINING)(models.merge_teacher)
 app.command(rich_help_panel=TRAINING)(models.interpolate)

@@ -14,7 +14,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
@@ -102,6 +102,23 @@ class Source:
                 return self._read(bands, window=window)
         except GDAL_ERRORS as error:
             raise self._damaged(region_lr, error) from None
+
+    def look(self, window: Window, shape: tuple[int, int], bands: tuple[int, ...]) -> Reading:
+        """Bands of a window, of whole or broken pixels, resampled to (rows, columns) for showing.
+
+        Averages where pixels become larger, from overviews where the raster has any, so that a
+        window of any size costs about the same. Raises RasterError when the data are damaged.
+        """
+        # Averages would mix what GDAL does not know to be empty, and the numbers of colours.
+        exact = self.palette is not None or self.hidden_nodata is not None
+        coarser = window.width > shape[1] or window.height > shape[0]
+        how = Resampling.average if coarser and not exact else Resampling.nearest
+        try:
+            with self._lock:
+                return self._read(bands, window=window, out_shape=shape, resampling=how)
+        except GDAL_ERRORS as error:
+            covered = Region(*(int(v) for v in window.flatten()))
+            raise self._damaged(covered, error) from None
 
     def read_mask(self, region_lr: Region) -> NDArray[np.uint8]:
         """(h, w): 255 where the mask beside the bands says valid, else 0."""
