@@ -71,6 +71,12 @@ def view(
         if html is not None:
             print(write_page(scene, html, start, overwrite=overwrite))
             return
+        for layer in scene.layers:
+            if layer.is_slow:
+                note(
+                    f"note: {layer.name} has no overviews, so that seeing the whole of it takes "
+                    f"long: rio overview --build auto {layer.source.path}"
+                )
         with serve(scene, start, port=port) as viewer:
             _tell(viewer, browser)
             try:

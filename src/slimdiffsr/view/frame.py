@@ -38,7 +38,7 @@ class PixelFrame:
     @property
     def world_lr_px(self) -> int:
         """Side of the world in input pixels."""
-        return TILE_PX * 2**self.zoom
+        return TILE_PX << self.zoom
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -54,7 +54,7 @@ class PixelFrame:
         """Column and row of a tile's pixels -> those of the input."""
         side = 2.0 ** (self.zoom - zoom)
         corner = self.to_input(x / 2**zoom, y / 2**zoom)
-        return Affine.translation(*corner) * Affine.scale(side)
+        return Affine.translation(*corner) @ Affine.scale(side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,4 +83,4 @@ class MapFrame:
         """Column and row of a tile's pixels -> metres of Web Mercator."""
         metres = EARTH_M / TILE_PX / 2**zoom
         corner = self.to_map(x / 2**zoom, y / 2**zoom)
-        return Affine.translation(*corner) * Affine.scale(metres, -metres)
+        return Affine.translation(*corner) @ Affine.scale(metres, -metres)

@@ -22,6 +22,7 @@ from slimdiffsr.geo.values import ValueRange, estimate_range
 
 __all__ = ["Layer", "Scene", "open_scene"]
 
+_LARGE_PX = 8192
 _ALIGNED = 1e-3  # of a pixel of the input over the whole scene: less turns or shears nothing
 
 
@@ -38,6 +39,12 @@ class Layer:
     def scale(self) -> float:
         """Pixels of this layer for each of the input's, along a row."""
         return float(self.to_layer.a)
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether to show the whole of it, all of its many pixels are read."""
+        dataset = self.source.dataset
+        return max(dataset.shape) > _LARGE_PX and not dataset.overviews(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +92,6 @@ def open_scene(
             Layer(name, source, _placed(first, source), _same_bands(first, source))
             for name, source in zip(names, sources, strict=True)
         )
-        sample = first.sample(choice.seen)
         unsure, unsure_range, words = None, None, ""
         if uncertainty is not None:
             source = stack.enter_context(open_source(uncertainty))
@@ -94,9 +100,9 @@ def open_scene(
             unsure_range = _range_of_uncertainty(source)
             words = unit or source.dataset.units[0] or first.dataset.units[choice.seen[0] - 1] or ""
             words = words or ("grey levels" if first.dtype == np.uint8 else "the input's units")
-        if first.dtype == np.uint8:
-            value_range = ValueRange(0.0, 255.0)
-        else:
+        value_range = ValueRange(0.0, 255.0)
+        if first.dtype != np.uint8:
+            sample = first.sample(choice.seen)
             value_range = estimate_range(sample.values, sample.valid)
         yield Scene(layers, unsure, words, value_range, unsure_range, choice.seen)
 
@@ -147,7 +153,7 @@ def _placed(first: Source, other: Source) -> Affine:
         if ours.gcps[0] and theirs.gcps[0]:
             return _by_points(first, other)
         return _by_size(first, other)
-    placed = ~theirs.transform * ours.transform
+    placed: Affine = ~theirs.transform @ ours.transform
     turned = max(abs(placed.b) * ours.height, abs(placed.d) * ours.width) / abs(placed.a)
     if turned > _ALIGNED or placed.a <= 0 or placed.e <= 0:
         raise RasterError(f"{other.path} is turned against {first.path}: bring it to its grid")
@@ -188,8 +194,8 @@ def _by_points(first: Source, other: Source) -> Affine:
 
 
 def _check_overlap(first: Source, other: Source, placed: Affine) -> None:
-    left, top = placed * (0, 0)
-    right, bottom = placed * (first.dataset.width, first.dataset.height)
+    left, top = placed @ (0, 0)
+    right, bottom = placed @ (first.dataset.width, first.dataset.height)
     meet_across = min(right, other.dataset.width) > max(left, 0)
     meet_down = min(bottom, other.dataset.height) > max(top, 0)
     if not (math.isfinite(left + right + top + bottom) and meet_across and meet_down):

@@ -94,7 +94,7 @@ def _pictures(scene: Scene, window: tuple[int, int, int, int] | None) -> BeforeA
 
 def _picture(scene: Scene, layer: Layer, region: Region, scale: float) -> bytes:
     shape = (round(region.height * scale), round(region.width * scale))
-    box = Affine.translation(region.col, region.row) * Affine.scale(1 / scale)
+    box = Affine.translation(region.col, region.row) @ Affine.scale(1 / scale)
     bands = layer_bands(layer, scene.seen)
     if bands is None:
         return encode_png(np.zeros((*shape, 4), np.uint8))

@@ -206,7 +206,7 @@ def _picture(scene: Scene, layer: Layer, region_lr: Region, stretch: Stretch) ->
             f"the window would be {cols} x {rows} pixels of {layer.name}, more than "
             f"{LARGEST_HR_PX} along a side: give --window with at most {side} x {side}"
         )
-    box = Affine.translation(region_lr.col, region_lr.row) * Affine.scale(
+    box = Affine.translation(region_lr.col, region_lr.row) @ Affine.scale(
         region_lr.width / cols, region_lr.height / rows
     )
     if layer is scene.uncertainty and scene.unsure_range is not None:

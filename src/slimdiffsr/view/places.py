@@ -38,7 +38,7 @@ def frame_of(scene: Scene, *, on_map: bool) -> Frame:
     if dataset.crs is None or dataset.transform == Affine.identity():
         raise RasterError(f"a basemap needs map coordinates, and {scene.input.path} has none")
     try:
-        bounds = rasterio.warp.transform_bounds(dataset.crs, WEB_MERCATOR, *dataset.bounds)
+        bounds = rasterio.warp.transform_bounds(dataset.crs, WEB_MERCATOR, *dataset.bounds)  # type: ignore[no-untyped-call]
     except GDAL_ERRORS:
         bounds = (math.inf,) * 4
     if not all(map(math.isfinite, bounds)):
@@ -72,7 +72,7 @@ def _read_warped(
     rows, cols = (min(math.ceil(side), 2 * TILE_PX) for side in (window.height, window.width))
     part = source.look(window, (rows, cols), bands)
     shrunk = Affine.scale(window.width / cols, window.height / rows)
-    placed = dataset.transform * Affine.translation(window.col_off, window.row_off) * shrunk
+    placed = dataset.transform @ Affine.translation(window.col_off, window.row_off) @ shrunk
     how = {"src_transform": placed, "src_crs": dataset.crs,
            "dst_transform": to_map, "dst_crs": WEB_MERCATOR, "resampling": Resampling.nearest}  # fmt: skip
     rasterio.warp.reproject(part.values, values, **how)
@@ -81,25 +81,30 @@ def _read_warped(
 
 
 def _window_under(dataset: Any, to_map: Affine, shape: tuple[int, int]) -> Window | None:  # noqa: ANN401
+    """The raster's pixels under a rectangle of the map, with a margin; None when there are none."""
     along = np.linspace(0, 1, _EDGE_POINTS)
-    cols, rows = (
-        grid.ravel() * side
-        for grid, side in zip(np.meshgrid(along, along), shape[::-1], strict=True)
-    )
-    xs, ys = to_map * (cols, rows)
-    try:
-        xs, ys = rasterio.warp.transform(WEB_MERCATOR, dataset.crs, xs.tolist(), ys.tolist())
-    except GDAL_ERRORS:
+    places = [to_map @ (col * shape[1], row * shape[0]) for col in along for row in along]
+    found = _transformed(WEB_MERCATOR, dataset.crs, places)
+    pixels = np.array([~dataset.transform @ place for place in found])
+    pixels = pixels[np.isfinite(pixels).all(axis=1)] if len(pixels) else pixels
+    if len(pixels) == 0:
         return None
-    cols, rows = ~dataset.transform * (np.array(xs), np.array(ys))
-    there = np.isfinite(cols) & np.isfinite(rows)
-    if not there.any():
-        return None
-    left, right = cols[there].min() - _MARGIN_PX, cols[there].max() + _MARGIN_PX
-    top, bottom = rows[there].min() - _MARGIN_PX, rows[there].max() + _MARGIN_PX
-    left, top = max(0, math.floor(left)), max(0, math.floor(top))
-    right, bottom = min(dataset.width, math.ceil(right)), min(dataset.height, math.ceil(bottom))
+    low, high = pixels.min(axis=0) - _MARGIN_PX, pixels.max(axis=0) + _MARGIN_PX
+    left, top = (max(0, math.floor(at)) for at in low)
+    right = min(dataset.width, math.ceil(high[0]))
+    bottom = min(dataset.height, math.ceil(high[1]))
     return Window(left, top, right - left, bottom - top) if right > left and bottom > top else None
+
+
+def _transformed(
+    src: CRS, dst: CRS, places: list[tuple[float, float]]
+) -> list[tuple[float, float]]:
+    """Places in another CRS; none when there is no way between the two."""
+    try:
+        xs, ys = rasterio.warp.transform(src, dst, *zip(*places, strict=True))
+    except GDAL_ERRORS:
+        return []
+    return list(zip(xs, ys, strict=True))
 
 
 def to_input(scene: Scene, frame: Frame, u: float, v: float) -> tuple[float, float]:
@@ -107,12 +112,8 @@ def to_input(scene: Scene, frame: Frame, u: float, v: float) -> tuple[float, flo
     if isinstance(frame, PixelFrame):
         return frame.to_input(u, v)
     dataset = scene.input.dataset
-    x, y = frame.to_map(u, v)
-    try:
-        (x,), (y,) = rasterio.warp.transform(WEB_MERCATOR, dataset.crs, [x], [y])
-    except GDAL_ERRORS:
-        return -1.0, -1.0
-    col, row = ~dataset.transform * (x, y)
+    found = _transformed(WEB_MERCATOR, dataset.crs, [frame.to_map(u, v)])
+    col, row = ~dataset.transform @ found[0] if found else (-1.0, -1.0)
     return float(col), float(row)
 
 
@@ -121,15 +122,11 @@ def ground_of(source: Source, col: float, row: float) -> dict[str, list[float]]:
     transform, crs = _georeference(source.dataset)
     if transform == Affine.identity():
         return {}
-    x, y = transform * (col, row)
+    x, y = transform @ (col, row)
     found = {"xy": [float(x), float(y)]}
-    if crs:
-        try:
-            (longitude,), (latitude,) = rasterio.warp.transform(crs, LONGITUDE_LATITUDE, [x], [y])
-        except GDAL_ERRORS:  # another planet
-            return found
-        if math.isfinite(longitude) and math.isfinite(latitude):
-            found["lonlat"] = [longitude, latitude]
+    degrees = _transformed(crs, LONGITUDE_LATITUDE, [(x, y)]) if crs else []  # none on Mars
+    if degrees and all(map(math.isfinite, degrees[0])):
+        found["lonlat"] = list(degrees[0])
     return found
 
 
@@ -143,7 +140,7 @@ def metres_per_pixel(source: Source) -> float | None:
     radius = re.search(r'(?:SPHEROID|ELLIPSOID)\["[^"]*",\s*([\d.]+)', crs.to_wkt())
     if not crs.is_geographic or radius is None:
         return None
-    _, latitude = transform * (source.dataset.width / 2, source.dataset.height / 2)
+    _, latitude = transform @ (source.dataset.width / 2, source.dataset.height / 2)
     degree_m = math.radians(float(radius[1]))
     across = transform.a * math.cos(math.radians(latitude))
     return float(math.hypot(across, transform.d) * degree_m)
@@ -152,5 +149,5 @@ def metres_per_pixel(source: Source) -> float | None:
 def _georeference(dataset: Any) -> tuple[Affine, Any]:  # noqa: ANN401
     """Transform and CRS; by ground control points, nearly, where there is no transform."""
     if dataset.transform == Affine.identity() and dataset.gcps[0]:
-        return rasterio.transform.from_gcps(dataset.gcps[0]), dataset.gcps[1]
+        return rasterio.transform.from_gcps(dataset.gcps[0]), dataset.gcps[1]  # type: ignore[no-untyped-call]
     return dataset.transform, dataset.crs

@@ -52,15 +52,15 @@ def read_box(
 
     tile_to_input: column and row of the result -> those of the input, without turning.
     """
-    to_layer = layer.to_layer * tile_to_input
+    to_layer = layer.to_layer @ tile_to_input
     dataset = layer.source.dataset
     rows = _inside(to_layer.e, to_layer.f, dataset.height, shape[0])
     cols = _inside(to_layer.a, to_layer.c, dataset.width, shape[1])
     values = np.zeros((len(bands), *shape), layer.source.dtype)
     valid = np.zeros((len(bands), *shape), np.bool_)
     if rows.stop > rows.start and cols.stop > cols.start:
-        col, row = to_layer * (cols.start, rows.start)
-        col_end, row_end = to_layer * (cols.stop, rows.stop)
+        col, row = to_layer @ (cols.start, rows.start)
+        col_end, row_end = to_layer @ (cols.stop, rows.stop)
         col, row = max(col, 0.0), max(row, 0.0)
         window = Window(
             col, row, min(col_end, dataset.width) - col, min(row_end, dataset.height) - row
@@ -99,7 +99,7 @@ def coloured(reading: Reading, value_range: ValueRange) -> Rgba8:
     return _with_alpha(np.rint(channels).astype(np.uint8), strength)
 
 
-def _with_alpha(rgb: NDArray[np.uint8], strength: NDArray[Any]) -> Rgba8:
+def _with_alpha(rgb: NDArray[np.uint8], strength: Any) -> Rgba8:  # noqa: ANN401  (h, w)
     alpha = np.rint(strength * 255.0).astype(np.uint8)
     return np.ascontiguousarray(np.moveaxis(np.concatenate([rgb, alpha[None]]), 0, -1))
 
@@ -126,7 +126,7 @@ def _png_part(kind: bytes, data: bytes) -> bytes:
 
 def at_point(layer: Layer, col_lr: float, row_lr: float, bands: tuple[int, ...]) -> list[Any]:
     """Values of the pixel at a place of the input, None where it is empty or outside."""
-    col, row = layer.to_layer * (col_lr, row_lr)
+    col, row = layer.to_layer @ (col_lr, row_lr)
     dataset = layer.source.dataset
     if not (0 <= col < dataset.width and 0 <= row < dataset.height):
         return [None] * len(bands)

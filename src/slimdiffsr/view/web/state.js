@@ -34,7 +34,7 @@ const beginning = {
   bands: [...facts.seen], low: facts.range[0], high: facts.range[1], gamma: 1,
   opacity: 0, pixels: "nearest", swipe: 0.5,
 };
-const state = { ...beginning };
+const state = { ...beginning, bands: [...beginning.bands] };
 const maps = {};
 let compare, writing = false;
 
