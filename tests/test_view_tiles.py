@@ -140,8 +140,9 @@ def test_numbers_on_the_ground(tmp_path: Path) -> None:
     with open_scene([str(metres)]) as scene:
         ground = ground_of(scene.input, 10, 5)
         assert ground["xy"] == pytest.approx([UTM.c + 6, UTM.f - 3])
+        x, y = ground["xy"]
         known = Transformer.from_crs("EPSG:26910", "EPSG:4326", always_xy=True)
-        assert ground["lonlat"] == pytest.approx(known.transform(*ground["xy"]), abs=1e-8)
+        assert ground["lonlat"] == pytest.approx(known.transform(x, y), abs=1e-8)
 
 
 def test_the_map_under_a_basemap_agrees_with_gdal(tmp_path: Path) -> None:

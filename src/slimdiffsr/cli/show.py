@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,10 +111,17 @@ def plain(record: Any) -> dict[str, Any]:  # noqa: ANN401  any dataclass
 
 @contextmanager
 def scene_progress(source: str, quiet: bool) -> Iterator[Callable[[geo.Progress], None] | None]:
-    """A progress bar for a scene, on a terminal only."""
+    """A progress bar for a scene on a terminal; lines for a program that asks for them.
+
+    Such a program sets SLIMDIFFSR_PROGRESS_S to the seconds between lines.
+    """
     console = Console(stderr=True)
-    if quiet or not console.is_terminal:
+    every_s = os.environ.get("SLIMDIFFSR_PROGRESS_S", "")
+    if quiet or not (console.is_terminal or every_s):
         yield None
+        return
+    if not console.is_terminal:
+        yield _lines(Path(source).name, float(every_s))
         return
     columns = (
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
@@ -131,6 +140,18 @@ def scene_progress(source: str, quiet: bool) -> Iterator[Callable[[geo.Progress]
             )  # fmt: skip
 
         yield show
+
+
+def _lines(name: str, every_s: float) -> Callable[[geo.Progress], None]:
+    told_at = -math.inf
+
+    def show(progress: geo.Progress) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at >= every_s:
+            told_at = time.monotonic()
+            note(f"{name}: {100 * progress.output_px_done / progress.output_px:.0f} %")
+
+    return show
 
 
 @contextmanager

@@ -117,7 +117,9 @@ class Source:
             with self._lock:
                 return self._read(bands, window=window, out_shape=shape, resampling=how)
         except GDAL_ERRORS as error:
-            covered = Region(*(int(v) for v in window.flatten()))
+            covered = Region(
+                *map(int, (window.col_off, window.row_off, window.width, window.height))
+            )
             raise self._damaged(covered, error) from None
 
     def read_mask(self, region_lr: Region) -> NDArray[np.uint8]:
