@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def classFactory(iface):  # noqa: ANN001, ANN201  QGIS's name and types
+def classFactory(iface):
     """What QGIS calls to load the plugin."""
     from .plugin import Plugin
 

@@ -62,7 +62,6 @@ app = typer.Typer(
     cls=_Friendly,
     help="Super-resolve satellite and aerial imagery: whole georeferenced scenes, one command.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for command in (scenes.upscale, view, scenes.info, scenes.demo):
@@ -96,17 +95,28 @@ app.add_typer(draw_app, name="draw", rich_help_panel=COMPARISON)
 
 
 def _show_version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
+    if not wanted:
+        return
+    import platform
+    from importlib.metadata import version
 
-        print(f"slimdiffsr {version('slimdiffsr')}")
-        raise typer.Exit
+    import rasterio
+
+    print(f"slimdiffsr {version('slimdiffsr')}")
+    print(f"Python {platform.python_version()}, {platform.platform()}")
+    print(
+        f"torch {version('torch')}, rasterio {version('rasterio')}, GDAL {rasterio.__gdal_version__}"
+    )
+    raise typer.Exit
 
 
 @app.callback()
 def _top(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_show_version)
+        bool,
+        typer.Option(
+            "--version", help="Print the versions that a bug report needs.", callback=_show_version
+        ),
     ] = False,
 ) -> None:
     pass

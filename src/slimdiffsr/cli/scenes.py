@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -162,6 +163,7 @@ def demo(
     )
     tell(report)
     print(f"GeoTIFF       {target}\nbefore/after  {picture}")
+    print(f"on a map      {shlex.join(['slimdiffsr', 'view', source, str(target)])}")
 
 
 def _run_all(jobs: list[_Job], run: Callable[[_Job], dict[str, Any]], as_json: bool) -> None:

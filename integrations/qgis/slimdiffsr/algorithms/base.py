@@ -50,7 +50,7 @@ class Algorithm(QgsProcessingAlgorithm):
 
     def shortHelpString(self) -> str:
         """Beside the dialog."""
-        return self.HELP
+        return " ".join(self.HELP.split())  # QGIS shows the ends of lines
 
     def icon(self) -> QIcon:
         """As the toolbox shows it."""
