@@ -4,7 +4,7 @@ SCENE ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs clean
 
 demo: .venv/.base  ## upscale a generated scene, or yours: make demo SCENE=my.tif
 	$(BIN)/slimdiffsr demo --out demo $(if $(SCENE),--scene "$(SCENE)")
@@ -16,6 +16,9 @@ test: .venv/.test  ## run the tests
 check: .venv/.test  ## lint, types, import contracts
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
 
+docs: .venv/.docs  ## build the documentation site into build/site
+	$(BIN)/mkdocs build --quiet
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
@@ -26,6 +29,10 @@ check: .venv/.test  ## lint, types, import contracts
 .venv/.test: .venv/bin/python pyproject.toml constraints.txt
 	$(PIP) -e ".[test]"
 	touch $@ .venv/.base
+
+.venv/.docs: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) -e ".[docs]"
+	touch $@
 
 clean:
 	rm -rf .venv demo build dist

@@ -95,8 +95,9 @@ function drawLegend() {
   unsure.colours.forEach((rgb, k) => ramp.addColorStop(k / (unsure.colours.length - 1), `rgb(${rgb})`));
   pen.fillStyle = ramp;
   pen.fillRect(0, 0, 256, 1);
-  $("unsure-low").textContent = round(unsure.low);
-  $("unsure-high").textContent = `≥ ${round(unsure.high)}`;
+  const short = (value) => Number(value.toPrecision(3)).toString();
+  $("unsure-low").textContent = short(unsure.low);
+  $("unsure-high").textContent = `≥ ${short(unsure.high)}`;
   $("unsure-unit").textContent = unsure.unit;
 }
 
