@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from students import write_lpips
 from typer.main import get_command
 
 from slimdiffsr.cli import app
@@ -67,6 +69,8 @@ def test_notebooks_run_from_top_to_bottom(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLIMDIFFSR_SMALL", "1")  # the size of the generated data
+    monkeypatch.setenv("SLIMDIFFSR_LPIPS", str(write_lpips(tmp_path / "lpips.safetensors")))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = [o for cell in notebook.cells for o in cell.get("outputs", [])]

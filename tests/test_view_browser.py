@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import io
 import re
 import threading
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rasters import UTM, write_raster
 
-from slimdiffsr.view import Viewer, open_scene, write_page
+from slimdiffsr.view import Start, Viewer, open_scene, write_page
 
 RED, BLUE, GREEN = (200, 0, 0), (0, 0, 200), (0, 200, 0)
 
@@ -251,3 +252,31 @@ def test_a_server_that_was_stopped_is_told(browser: Any, folder: Path) -> None:
         viewer.shutdown()
     ActionChains(browser).move_to_element_with_offset(compare, 10, -100).perform()
     wait_until(lambda: "view stopped" in browser.find_element("id", "told").text)
+
+
+@pytest.mark.slow
+def test_a_basemap_lies_below_when_asked_for(browser: Any, folder: Path) -> None:
+    tile = io.BytesIO()
+    Image.new("RGB", (256, 256), GREEN).save(tile, "PNG")
+
+    class Tiles(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "image/png")
+            self.send_header("Access-Control-Allow-Origin", "*")
+            self.end_headers()
+            self.wfile.write(tile.getvalue())
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Tiles) as tiles:
+        threading.Thread(target=tiles.serve_forever, args=(0.05,), daemon=True).start()
+        start = Start(basemap=f"http://127.0.0.1:{tiles.server_port}/{{z}}/{{x}}/{{y}}.png")
+        with open_scene([str(folder / "red.tif")]) as scene, Viewer(scene, start) as viewer:
+            threading.Thread(target=viewer.serve_forever, args=(0.05,), daemon=True).start()
+            compare = open_view(browser, viewer.url)
+            wait_until(lambda: shows(compare, RED, RED))
+            wait_until(lambda: tuple(pixels(compare)[-20, 5]) == GREEN)
+            assert f"127.0.0.1:{tiles.server_port}" in compare.text
+            viewer.shutdown()
+        tiles.shutdown()

@@ -6,8 +6,7 @@ import base64
 import importlib.util
 import math
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from html import escape
 from os import PathLike, fspath
@@ -109,13 +108,11 @@ def _picture(scene: Scene, layer: Layer, region: Region, scale: float) -> bytes:
 def _split_map(paths: list[str], bands: tuple[int, ...] | None) -> Any:  # noqa: ANN401
     import ipyleaflet
 
-    stack = ExitStack()  # closed with the process: the map may ask for tiles as long as it is shown
-    try:
+    with ExitStack() as stack:
         scene = stack.enter_context(open_scene(paths, bands=bands))
-        viewer = stack.enter_context(_running(scene))
-    except BaseException:
-        stack.close()
-        raise
+        viewer = Viewer(scene, Start(basemap=WHERE_TILES_ARE))
+        kept = stack.pop_all()  # the map may ask for tiles as long as the process lives
+    threading.Thread(target=_serve, args=(viewer, kept), daemon=True).start()
     left, right = (_tile_layer(ipyleaflet, viewer, layer) for layer in scene.layers)
     west, north, east, south = viewer.frame.bounds
     centre = (_latitude((north + south) / 2), 360 * ((west + east) / 2 - 0.5))
@@ -128,15 +125,8 @@ def _split_map(paths: list[str], bands: tuple[int, ...] | None) -> Any:  # noqa:
     return shown
 
 
-@contextmanager
-def _running(scene: Scene) -> Iterator[Viewer]:
-    with Viewer(scene, Start(basemap=WHERE_TILES_ARE)) as viewer:
-        thread = threading.Thread(target=viewer.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield viewer
-        finally:
-            viewer.shutdown()
+def _serve(viewer: Viewer, _kept: ExitStack) -> None:
+    viewer.serve_forever()
 
 
 def _tile_layer(ipyleaflet: Any, viewer: Viewer, layer: Layer) -> Any:  # noqa: ANN401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from qgis.core import (
@@ -44,5 +45,8 @@ bands, and cannot go on after a cancel: prefer <i>Super-resolve raster</i> for w
         output = self.parameterAsFileOutput(parameters, "OUTPUT", context)
         metres = self.parameterAsDouble(parameters, "RESOLUTION", context)
         model = self.model_of(parameters, context)
-        self.run_command(["export", model, output, "--resolution", f"{metres:g}"], feedback)
+        arguments = ["export", model, output, "--resolution", f"{metres:g}"]
+        if Path(output).exists():  # QGIS has asked
+            arguments.append("--overwrite")
+        self.run_command(arguments, feedback)
         return {"OUTPUT": output}
