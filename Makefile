@@ -4,15 +4,11 @@ SCENE ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-<<<<<<< HEAD
-.PHONY: demo test check docs clean
-=======
 # On Linux the usual torch brings 2 GB of CUDA. Without an NVIDIA card PyTorch's build for CPUs, from
 # PyTorch's own index, does the same; where that index does not answer, the usual one is taken.
 CPU_TORCH := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test slow check clean
->>>>>>> lead
+.PHONY: demo test slow check docs clean
 
 demo: .venv/.base  ## upscale a generated scene, or yours: make demo SCENE=my.tif
 	$(BIN)/slimdiffsr demo --out demo $(if $(SCENE),--scene "$(SCENE)")
@@ -27,14 +23,10 @@ slow: .venv/.test  ## run the tests that take longer than ten seconds
 check: .venv/.test  ## lint, types, import contracts
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
 
-<<<<<<< HEAD
 docs: .venv/.docs  ## build the documentation site into build/site
 	$(BIN)/mkdocs build --quiet
 
-.venv/bin/python:
-=======
 .venv/.torch:
->>>>>>> lead
 	$(PYTHON) -m venv .venv
 	@[ "$$(uname -s)" != Linux ] || nvidia-smi -L > /dev/null 2>&1 || \
 	  $(PIP) --no-deps --retries 0 --timeout 20 --index-url $(CPU_TORCH) torch 2> /dev/null || true
@@ -48,7 +40,7 @@ docs: .venv/.docs  ## build the documentation site into build/site
 	$(PIP) -e ".[test]"
 	touch $@ .venv/.base
 
-.venv/.docs: .venv/bin/python pyproject.toml constraints.txt
+.venv/.docs: .venv/.torch pyproject.toml constraints.txt
 	$(PIP) -e ".[docs]"
 	touch $@
 

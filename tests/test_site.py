@@ -25,7 +25,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", target]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(target)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return target
@@ -71,7 +71,7 @@ def test_notebooks_run_from_top_to_bottom(
     monkeypatch.setenv("SLIMDIFFSR_SMALL", "1")  # the size of the generated data
     monkeypatch.setenv("SLIMDIFFSR_LPIPS", str(write_lpips(tmp_path / "lpips.safetensors")))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    notebook = nbformat.read(path, as_version=4)
+    notebook: Any = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = [o for cell in notebook.cells for o in cell.get("outputs", [])]
     assert any("text/html" in o.get("data", {}) or "image/png" in o.get("data", {}) for o in shown)

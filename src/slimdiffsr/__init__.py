@@ -9,11 +9,7 @@ if TYPE_CHECKING:
     from slimdiffsr.upscale import Upscaler
     from slimdiffsr.view import show
 
-<<<<<<< HEAD
-__all__ = ["Upscaler", "__version__", "show"]
-=======
-__all__ = ["SceneOptions", "Upscaler", "__version__"]
->>>>>>> lead
+__all__ = ["SceneOptions", "Upscaler", "__version__", "show"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  a module's attribute
@@ -22,17 +18,14 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401  a module's attribute
         from slimdiffsr.upscale import Upscaler
 
         return Upscaler
-<<<<<<< HEAD
     if name == "show":
         from slimdiffsr.view import show
 
         return show
-=======
     if name == "SceneOptions":
         from slimdiffsr.geo.spec import SceneOptions
 
         return SceneOptions
->>>>>>> lead
     if name == "__version__":
         from importlib.metadata import version
 

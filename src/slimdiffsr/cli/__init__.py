@@ -14,17 +14,12 @@ from typer.core import TyperGroup
 
 from slimdiffsr.cli import evaluate, figures, jobs, models, scenes, testset, train
 from slimdiffsr.cli.bench import bench
-<<<<<<< HEAD
-from slimdiffsr.cli.show import note, sentence
-from slimdiffsr.cli.view import view
-from slimdiffsr.errors import ConfigError, InterruptedRunError, SlimDiffSRError
-=======
 from slimdiffsr.cli.check import check
 from slimdiffsr.cli.export import export
 from slimdiffsr.cli.lines import open_standard_files
 from slimdiffsr.cli.show import is_out_of_memory, note, sentence
+from slimdiffsr.cli.view import view
 from slimdiffsr.errors import ConfigError, InterruptedRunError, OutputError, SlimDiffSRError
->>>>>>> lead
 
 __all__ = ["app", "main", "rio_command"]
 
@@ -35,12 +30,8 @@ COMPARISON, FILES = "Comparison", "Model files"
 UsageError: Any = typer.BadParameter.__base__  # click's, or that of the copy that typer brings
 
 ORDER = (
-<<<<<<< HEAD
-    *("upscale", "view", "info", "demo"),
-=======
-    *("upscale", "info", "check", "models", "demo"),
+    *("upscale", "view", "info", "check", "models", "demo"),
     *("plan", "work", "status", "finish"),
->>>>>>> lead
     *("train", "merge-teacher", "interpolate"),
     *("make-testset", "evaluate", "draw", "bench"),
     *("export", "import-weights", "import-lpips", "import-dists"),
@@ -117,11 +108,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-<<<<<<< HEAD
-for command in (scenes.upscale, view, scenes.info, scenes.demo):
-=======
-for command in (scenes.upscale, scenes.info, check, scenes.demo):
->>>>>>> lead
+for command in (scenes.upscale, view, scenes.info, check, scenes.demo):
     app.command(rich_help_panel=RASTERS)(command)
 app.command("models", rich_help_panel=RASTERS)(models.list_models)
 app.command(rich_help_panel=MACHINES)(jobs.plan)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-<<<<<<< HEAD
-import json
 import shlex
-=======
->>>>>>> lead
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import sys
-<<<<<<< HEAD
-=======
 import threading
->>>>>>> lead
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -179,20 +175,6 @@ def plain(record: Any) -> dict[str, Any]:  # noqa: ANN401  any dataclass
 
 
 @contextmanager
-<<<<<<< HEAD
-def scene_progress(source: str, quiet: bool) -> Iterator[Callable[[geo.Progress], None] | None]:
-    """A progress bar for a scene on a terminal; lines for a program that asks for them.
-
-    Such a program sets SLIMDIFFSR_PROGRESS_S to the seconds between lines.
-    """
-    console = Console(stderr=True)
-    every_s = os.environ.get("SLIMDIFFSR_PROGRESS_S", "")
-    if quiet or not (console.is_terminal or every_s):
-        yield None
-        return
-    if not console.is_terminal:
-        yield _lines(Path(source).name, float(every_s))
-=======
 def scene_progress(
     source: str, quiet: bool, place: str = ""
 ) -> Iterator[Callable[[geo.Progress], None] | None]:
@@ -205,7 +187,6 @@ def scene_progress(
     if not console.is_terminal:
         with _Lines(name) as lines:
             yield lines.show
->>>>>>> lead
         return
     columns = (
         SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
@@ -222,18 +203,6 @@ def scene_progress(
             )  # fmt: skip
 
         yield show
-
-
-def _lines(name: str, every_s: float) -> Callable[[geo.Progress], None]:
-    told_at = -math.inf
-
-    def show(progress: geo.Progress) -> None:
-        nonlocal told_at
-        if time.monotonic() - told_at >= every_s:
-            told_at = time.monotonic()
-            note(f"{name}: {100 * progress.output_px_done / progress.output_px:.0f} %")
-
-    return show
 
 
 @contextmanager
@@ -271,6 +240,12 @@ def _speed(progress: geo.Progress, elapsed_s: float) -> str:
     return f"{fresh / elapsed_s / 1e6:.2f} Mpx/s" if elapsed_s > 0 else ""
 
 
+def _line_every_s() -> float:
+    """What a program that shows progress has set, as the QGIS plugin does; else half a minute."""
+    asked = os.environ.get("SLIMDIFFSR_PROGRESS_S", "")
+    return float(asked) if asked.replace(".", "", 1).isdigit() else LINE_EVERY_S
+
+
 class _Lines:
     """A line every half minute, also while nothing is heard of a run."""
 
@@ -293,7 +268,7 @@ class _Lines:
         self.last = progress
 
     def _tell(self) -> None:
-        while not self.ended.wait(LINE_EVERY_S):
+        while not self.ended.wait(_line_every_s()):
             elapsed_s, last = time.monotonic() - self.started, self.last
             if last is None:
                 note(f"{self.name}: reading, {duration(elapsed_s)}")

@@ -7,20 +7,24 @@ those of another layer.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 
 from slimdiffsr.errors import RasterError
 from slimdiffsr.geo.bands import choose_bands
+from slimdiffsr.geo.environment import gdal
+from slimdiffsr.geo.orientation import UPRIGHT
 from slimdiffsr.geo.raster import Source, open_source
 from slimdiffsr.geo.values import ValueRange, estimate_range
 
-__all__ = ["Layer", "Scene", "open_scene"]
+__all__ = ["Layer", "Place", "Scene", "open_scene", "place_of", "tags_of"]
 
 _LARGE_PX = 8192
 _ALIGNED = 1e-3  # of a pixel of the input over the whole scene: less turns or shears nothing
@@ -43,8 +47,8 @@ class Layer:
     @property
     def is_slow(self) -> bool:
         """Whether to show the whole of it, all of its many pixels are read."""
-        dataset = self.source.dataset
-        return max(dataset.shape) > _LARGE_PX and not dataset.overviews(1)
+        side_px = max(self.source.dataset.shape)
+        return side_px > _LARGE_PX and not self.source.dataset.overviews(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ def open_scene(
     as its raster or the input tells. Raises RasterError for a raster that cannot be read, has
     another CRS, or is not of the same place; BandError for bands that are not there.
     """
-    with ExitStack() as stack:
+    with gdal(), ExitStack() as stack:
         sources = [stack.enter_context(open_source(path)) for path in paths]
         first = sources[0]
         names = _short_names(paths)
@@ -98,13 +102,45 @@ def open_scene(
             _check_single(source)
             unsure = Layer("uncertainty", source, _placed(first, source), {})
             unsure_range = _range_of_uncertainty(source)
-            words = unit or source.dataset.units[0] or first.dataset.units[choice.seen[0] - 1] or ""
+            words = unit or _unit(source, 1) or _unit(first, choice.seen[0])
             words = words or ("grey levels" if first.dtype == np.uint8 else "the input's units")
         value_range = ValueRange(0.0, 255.0)
         if first.dtype != np.uint8:
             sample = first.sample(choice.seen)
             value_range = estimate_range(sample.values, sample.valid)
         yield Scene(layers, unsure, words, value_range, unsure_range, choice.seen)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a raster says that it lies."""
+
+    width: int
+    height: int
+    transform: Affine  # the identity where there is none
+    crs: CRS | None
+    gcps: tuple[GroundControlPoint, ...]
+    gcps_crs: CRS | None
+
+
+def place_of(source: Source) -> Place:
+    """A raster's place; a picture that was stored on its side has none once it is upright."""
+    region, dataset = source.region_lr, source.dataset
+    if source.turn != UPRIGHT:
+        return Place(region.width, region.height, Affine.identity(), None, (), None)
+    points, points_crs = dataset.gcps
+    return Place(
+        region.width, region.height, dataset.transform, dataset.crs, tuple(points), points_crs
+    )
+
+
+def tags_of(source: Source) -> Mapping[str, str]:
+    """A raster's tags without a namespace."""
+    return source.described.domains.get("", {})
+
+
+def _unit(source: Source, band: int) -> str:
+    return source.described.band(band).unit
 
 
 def _short_names(paths: list[str]) -> list[str]:
@@ -142,15 +178,15 @@ def _placed(first: Source, other: Source) -> Affine:
     """The first raster's column and row -> the other's. Raises RasterError when there is none."""
     if other is first:
         return Affine.identity()
-    ours, theirs = first.dataset, other.dataset
-    for one, another in ((ours.crs, theirs.crs), (ours.gcps[1], theirs.gcps[1])):
+    ours, theirs = place_of(first), place_of(other)
+    for one, another in ((ours.crs, theirs.crs), (ours.gcps_crs, theirs.gcps_crs)):
         if one and another and one != another:
             raise RasterError(
                 f"{other.path} is in {_called(another)} and {first.path} in {_called(one)}: "
                 "bring it to the same CRS, for example with rio warp"
             )
     if ours.transform == Affine.identity() or theirs.transform == Affine.identity():
-        if ours.gcps[0] and theirs.gcps[0]:
+        if ours.gcps and theirs.gcps:
             return _by_points(first, other)
         return _by_size(first, other)
     placed: Affine = ~theirs.transform @ ours.transform
@@ -163,7 +199,7 @@ def _placed(first: Source, other: Source) -> Affine:
 
 def _by_size(first: Source, other: Source) -> Affine:
     """Rasters without map coordinates show the same if their sides are in proportion."""
-    ours, theirs = first.dataset, other.dataset
+    ours, theirs = place_of(first), place_of(other)
     across, down = theirs.width / ours.width, theirs.height / ours.height
     # A pixel more or less by rounding is no other picture.
     if abs(across - down) * max(ours.width, ours.height) > 1:
@@ -177,8 +213,8 @@ def _by_size(first: Source, other: Source) -> Affine:
 
 def _by_points(first: Source, other: Source) -> Affine:
     """Rasters with ground control points: the same points, at other columns and rows."""
-    theirs = {(p.x, p.y): p for p in other.dataset.gcps[0]}
-    pairs = [(p, theirs[p.x, p.y]) for p in first.dataset.gcps[0] if (p.x, p.y) in theirs]
+    theirs = {(p.x, p.y): p for p in place_of(other).gcps}
+    pairs = [(p, theirs[p.x, p.y]) for p in place_of(first).gcps if (p.x, p.y) in theirs]
     steps = []
     for axis in ("col", "row"):
         ours_at = np.array([getattr(p, axis) for p, _ in pairs])
@@ -195,9 +231,9 @@ def _by_points(first: Source, other: Source) -> Affine:
 
 def _check_overlap(first: Source, other: Source, placed: Affine) -> None:
     left, top = placed @ (0, 0)
-    right, bottom = placed @ (first.dataset.width, first.dataset.height)
-    meet_across = min(right, other.dataset.width) > max(left, 0)
-    meet_down = min(bottom, other.dataset.height) > max(top, 0)
+    right, bottom = placed @ (first.region_lr.width, first.region_lr.height)
+    meet_across = min(right, other.region_lr.width) > max(left, 0)
+    meet_down = min(bottom, other.region_lr.height) > max(top, 0)
     if not (math.isfinite(left + right + top + bottom) and meet_across and meet_down):
         raise _not_there(first, other)
 
@@ -225,7 +261,7 @@ def _same_bands(first: Source, other: Source) -> dict[int, int]:
     named = _by_name(first, other)
     if named:
         return named
-    written = other.dataset.tags().get("SLIMDIFFSR_BANDS", "")
+    written = tags_of(other).get("SLIMDIFFSR_BANDS", "")
     seen = tuple(int(part) for part in written.split(",") if part.isdigit())
     if len(seen) != len(theirs):
         seen = choose_bands(first.names, None, False, first.alpha).seen

@@ -19,7 +19,7 @@ from affine import Affine
 from slimdiffsr.errors import ConfigError, OutputError
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.view.frame import MapFrame, PixelFrame
-from slimdiffsr.view.layers import Layer, Scene
+from slimdiffsr.view.layers import Layer, Scene, place_of, tags_of
 from slimdiffsr.view.places import Frame, ground_of, metres_per_pixel
 from slimdiffsr.view.tiles import MAGMA, Stretch, coloured, encode_png, read_box, stretched
 
@@ -90,9 +90,9 @@ def describe(scene: Scene, frame: Frame, start: Start) -> dict[str, Any]:
         "bounds": frame.bounds,
         "start": _start_bounds(frame, start.region_lr),
         "zoom": frame.zoom,
-        "size_lr_px": [source.dataset.width, source.dataset.height],
+        "size_lr_px": [source.region_lr.width, source.region_lr.height],
         "metres_per_lr_px": metres_per_pixel(source),
-        "crs": _crs_name(source.dataset.crs or source.dataset.gcps[1]),
+        "crs": _crs_name(place_of(source).crs or place_of(source).gcps_crs),
         "layers": [_facts(layer, frame) for layer in scene.layers],
         "uncertainty": unsure,
         "bands": [
@@ -108,12 +108,11 @@ def describe(scene: Scene, frame: Frame, start: Start) -> dict[str, Any]:
 
 
 def _facts(layer: Layer, frame: Frame) -> dict[str, Any]:
-    dataset = layer.source.dataset
+    place, tags = place_of(layer.source), tags_of(layer.source)
     finer = math.ceil(math.log2(max(layer.scale, 1.0)) - 1e-9)
-    tags = dataset.tags()
     metres = metres_per_pixel(layer.source)
     words = [f"{float(f'{metres:.4g}'):g} m pixels"] if metres else []
-    words += [f"{dataset.width} x {dataset.height}", layer.source.dtype.name]
+    words += [f"{place.width} x {place.height}", layer.source.dtype.name]
     words += [tags["SLIMDIFFSR_MODEL"]] if "SLIMDIFFSR_MODEL" in tags else []
     return {
         "name": layer.name,
@@ -175,9 +174,9 @@ def write_page(
         raise ConfigError("a basemap is fetched as one looks: leave it away with --html")
     if target.exists() and not overwrite:
         raise OutputError(f"{target} exists: give another name or allow overwriting")
-    dataset = scene.input.dataset
-    region_lr = start.region_lr or Region(0, 0, dataset.width, dataset.height)
-    frame = PixelFrame(dataset.width, dataset.height)
+    whole = scene.input.region_lr
+    region_lr = start.region_lr or whole
+    frame = PixelFrame(whole.width, whole.height)
     facts = describe(scene, frame, start)
     facts["bounds"] = facts["start"] = _start_bounds(frame, region_lr)
     stretch = Stretch(*facts["range"])

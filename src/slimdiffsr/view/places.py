@@ -12,12 +12,12 @@ import rasterio.warp
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.windows import Window
 
 from slimdiffsr.errors import RasterError
+from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.raster import GDAL_ERRORS, Reading, Source
 from slimdiffsr.view.frame import TILE_PX, MapFrame, PixelFrame
-from slimdiffsr.view.layers import Layer, Scene
+from slimdiffsr.view.layers import Layer, Scene, place_of
 from slimdiffsr.view.tiles import read_box
 
 __all__ = ["Frame", "frame_of", "ground_of", "metres_per_pixel", "read_tile", "to_input"]
@@ -32,19 +32,21 @@ _MARGIN_PX = 2
 
 def frame_of(scene: Scene, *, on_map: bool) -> Frame:
     """The world the scene is laid into. Raises RasterError for one that is on no map of the Earth."""
-    dataset = scene.input.dataset
+    place = place_of(scene.input)
     if not on_map:
-        return PixelFrame(dataset.width, dataset.height)
-    if dataset.crs is None or dataset.transform == Affine.identity():
+        return PixelFrame(place.width, place.height)
+    if place.crs is None or place.transform == Affine.identity():
         raise RasterError(f"a basemap needs map coordinates, and {scene.input.path} has none")
     try:
-        bounds = rasterio.warp.transform_bounds(dataset.crs, WEB_MERCATOR, *dataset.bounds)  # type: ignore[no-untyped-call]
+        bounds = rasterio.warp.transform_bounds(
+            place.crs, WEB_MERCATOR, *scene.input.dataset.bounds
+        )  # type: ignore[no-untyped-call]
     except GDAL_ERRORS:
         bounds = (math.inf,) * 4
     if not all(map(math.isfinite, bounds)):
         raise RasterError(f"{scene.input.path} cannot be brought to Web Mercator for a basemap")
     left, bottom, right, top = bounds
-    across, down = (right - left) / dataset.width, (top - bottom) / dataset.height
+    across, down = (right - left) / place.width, (top - bottom) / place.height
     return MapFrame((left, bottom, right, top), min(across, down))
 
 
@@ -72,7 +74,7 @@ def _read_warped(
     rows, cols = (min(math.ceil(side), 2 * TILE_PX) for side in (window.height, window.width))
     part = source.look(window, (rows, cols), bands)
     shrunk = Affine.scale(window.width / cols, window.height / rows)
-    placed = dataset.transform @ Affine.translation(window.col_off, window.row_off) @ shrunk
+    placed = dataset.transform @ Affine.translation(window.col, window.row) @ shrunk
     how = {"src_transform": placed, "src_crs": dataset.crs,
            "dst_transform": to_map, "dst_crs": WEB_MERCATOR, "resampling": Resampling.nearest}  # fmt: skip
     rasterio.warp.reproject(part.values, values, **how)
@@ -80,7 +82,7 @@ def _read_warped(
     return Reading(values, valid > 0)
 
 
-def _window_under(dataset: Any, to_map: Affine, shape: tuple[int, int]) -> Window | None:  # noqa: ANN401
+def _window_under(dataset: Any, to_map: Affine, shape: tuple[int, int]) -> Region | None:  # noqa: ANN401
     """The raster's pixels under a rectangle of the map, with a margin; None when there are none."""
     along = np.linspace(0, 1, _EDGE_POINTS)
     places = [to_map @ (col * shape[1], row * shape[0]) for col in along for row in along]
@@ -93,7 +95,7 @@ def _window_under(dataset: Any, to_map: Affine, shape: tuple[int, int]) -> Windo
     left, top = (max(0, math.floor(at)) for at in low)
     right = min(dataset.width, math.ceil(high[0]))
     bottom = min(dataset.height, math.ceil(high[1]))
-    return Window(left, top, right - left, bottom - top) if right > left and bottom > top else None
+    return Region(left, top, right - left, bottom - top) if right > left and bottom > top else None
 
 
 def _transformed(
@@ -119,7 +121,7 @@ def to_input(scene: Scene, frame: Frame, u: float, v: float) -> tuple[float, flo
 
 def ground_of(source: Source, col: float, row: float) -> dict[str, list[float]]:
     """Coordinates of a pixel: ``xy`` in the raster's CRS, ``lonlat`` in degrees, where known."""
-    transform, crs = _georeference(source.dataset)
+    transform, crs = _georeference(source)
     if transform == Affine.identity():
         return {}
     x, y = transform @ (col, row)
@@ -132,7 +134,7 @@ def ground_of(source: Source, col: float, row: float) -> dict[str, list[float]]:
 
 def metres_per_pixel(source: Source) -> float | None:
     """Width of an input pixel on the ground, at the middle of the scene; None where not known."""
-    transform, crs = _georeference(source.dataset)
+    transform, crs = _georeference(source)
     if not crs or transform == Affine.identity():
         return None
     if crs.is_projected:
@@ -140,14 +142,15 @@ def metres_per_pixel(source: Source) -> float | None:
     radius = re.search(r'(?:SPHEROID|ELLIPSOID)\["[^"]*",\s*([\d.]+)', crs.to_wkt())
     if not crs.is_geographic or radius is None:
         return None
-    _, latitude = transform @ (source.dataset.width / 2, source.dataset.height / 2)
+    _, latitude = transform @ (source.region_lr.width / 2, source.region_lr.height / 2)
     degree_m = math.radians(float(radius[1]))
     across = transform.a * math.cos(math.radians(latitude))
     return float(math.hypot(across, transform.d) * degree_m)
 
 
-def _georeference(dataset: Any) -> tuple[Affine, Any]:  # noqa: ANN401
+def _georeference(source: Source) -> tuple[Affine, CRS | None]:
     """Transform and CRS; by ground control points, nearly, where there is no transform."""
-    if dataset.transform == Affine.identity() and dataset.gcps[0]:
-        return rasterio.transform.from_gcps(dataset.gcps[0]), dataset.gcps[1]  # type: ignore[no-untyped-call]
-    return dataset.transform, dataset.crs
+    place = place_of(source)
+    if place.transform == Affine.identity() and place.gcps:
+        return rasterio.transform.from_gcps(place.gcps), place.gcps_crs  # type: ignore[no-untyped-call]
+    return place.transform, place.crs

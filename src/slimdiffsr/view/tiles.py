@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.windows import Window
 
 from slimdiffsr.errors import ConfigError
+from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.raster import Reading
 from slimdiffsr.geo.values import ValueRange
 from slimdiffsr.view.layers import Layer
@@ -53,21 +53,24 @@ def read_box(
     tile_to_input: column and row of the result -> those of the input, without turning.
     """
     to_layer = layer.to_layer @ tile_to_input
-    dataset = layer.source.dataset
-    rows = _inside(to_layer.e, to_layer.f, dataset.height, shape[0])
-    cols = _inside(to_layer.a, to_layer.c, dataset.width, shape[1])
+    whole = layer.source.region_lr
+    rows = _inside(to_layer.e, to_layer.f, whole.height, shape[0])
+    cols = _inside(to_layer.a, to_layer.c, whole.width, shape[1])
     values = np.zeros((len(bands), *shape), layer.source.dtype)
     valid = np.zeros((len(bands), *shape), np.bool_)
     if rows.stop > rows.start and cols.stop > cols.start:
         col, row = to_layer @ (cols.start, rows.start)
         col_end, row_end = to_layer @ (cols.stop, rows.stop)
         col, row = max(col, 0.0), max(row, 0.0)
-        window = Window(
-            col, row, min(col_end, dataset.width) - col, min(row_end, dataset.height) - row
-        )
-        part = layer.source.look(window, (rows.stop - rows.start, cols.stop - cols.start), bands)
+        width, height = min(col_end, whole.width) - col, min(row_end, whole.height) - row
+        place = _part(col, row, width, height)
+        part = layer.source.look(place, (rows.stop - rows.start, cols.stop - cols.start), bands)
         values[:, rows, cols], valid[:, rows, cols] = part.values, part.valid
     return Reading(values, valid)
+
+
+def _part(*numbers: Any) -> Region:  # noqa: ANN401
+    return Region(*numbers)  # of broken pixels, which ``look`` alone takes
 
 
 def _inside(step: float, start: float, length: int, count: int) -> slice:
@@ -127,9 +130,8 @@ def _png_part(kind: bytes, data: bytes) -> bytes:
 def at_point(layer: Layer, col_lr: float, row_lr: float, bands: tuple[int, ...]) -> list[Any]:
     """Values of the pixel at a place of the input, None where it is empty or outside."""
     col, row = layer.to_layer @ (col_lr, row_lr)
-    dataset = layer.source.dataset
-    if not (0 <= col < dataset.width and 0 <= row < dataset.height):
+    whole = layer.source.region_lr
+    if not (0 <= col < whole.width and 0 <= row < whole.height):
         return [None] * len(bands)
-    window = Window(math.floor(col), math.floor(row), 1, 1)
-    part = layer.source.look(window, (1, 1), bands)
+    part = layer.source.look(Region(math.floor(col), math.floor(row), 1, 1), (1, 1), bands)
     return [part.values[k, 0, 0].item() if part.valid[k, 0, 0] else None for k in range(len(bands))]
