@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # PyTorch's own index, does the same; where that index does not answer, the usual one is taken.
 CPU_TORCH := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test slow check clean
+.PHONY: demo test slow check docs clean
 
 demo: .venv/.base  ## upscale a generated scene, or yours: make demo SCENE=my.tif
 	$(BIN)/slimdiffsr demo --out demo $(if $(SCENE),--scene "$(SCENE)")
@@ -23,6 +23,9 @@ slow: .venv/.test  ## run the tests that take longer than ten seconds
 check: .venv/.test  ## lint, types, import contracts
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
 
+docs: .venv/.docs  ## build the documentation site into build/site
+	$(BIN)/mkdocs build --quiet
+
 .venv/.torch:
 	$(PYTHON) -m venv .venv
 	@[ "$$(uname -s)" != Linux ] || nvidia-smi -L > /dev/null 2>&1 || \
@@ -36,6 +39,10 @@ check: .venv/.test  ## lint, types, import contracts
 .venv/.test: .venv/.torch pyproject.toml constraints.txt
 	$(PIP) -e ".[test]"
 	touch $@ .venv/.base
+
+.venv/.docs: .venv/.torch pyproject.toml constraints.txt
+	$(PIP) -e ".[docs]"
+	touch $@
 
 clean:
 	rm -rf .venv demo build dist

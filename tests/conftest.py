@@ -3,9 +3,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from browsers import chromium
 from rasters import byte_picture, write_raster
 
 # Why tests are skipped, by words of their reasons: one line at the end instead of one for each.
@@ -45,3 +47,11 @@ def one_thread() -> Iterator[None]:
 def scene(tmp_path: Path) -> Path:
     """A small RGB raster."""
     return write_raster(tmp_path / "in.tif", byte_picture(3, 40, 50), photometric="RGB")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One Chromium for all tests of a module."""
+    chrome = chromium(tmp_path_factory.mktemp("chromium"))
+    yield chrome
+    chrome.quit()

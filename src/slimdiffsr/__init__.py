@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from slimdiffsr.geo.spec import SceneOptions
     from slimdiffsr.upscale import Upscaler
+    from slimdiffsr.view import show
 
-__all__ = ["SceneOptions", "Upscaler", "__version__"]
+__all__ = ["SceneOptions", "Upscaler", "__version__", "show"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  a module's attribute
@@ -17,6 +18,10 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401  a module's attribute
         from slimdiffsr.upscale import Upscaler
 
         return Upscaler
+    if name == "show":
+        from slimdiffsr.view import show
+
+        return show
     if name == "SceneOptions":
         from slimdiffsr.geo.spec import SceneOptions
 

@@ -18,6 +18,7 @@ from slimdiffsr.cli.check import check
 from slimdiffsr.cli.export import export
 from slimdiffsr.cli.lines import open_standard_files
 from slimdiffsr.cli.show import is_out_of_memory, note, sentence
+from slimdiffsr.cli.view import view
 from slimdiffsr.errors import ConfigError, InterruptedRunError, OutputError, SlimDiffSRError
 
 __all__ = ["app", "main", "rio_command"]
@@ -36,7 +37,7 @@ COMPARISON, FILES = "Comparison", "Model files"
 UsageError: Any = typer.BadParameter.__base__  # click's, or that of the copy that typer brings
 
 ORDER = (
-    *("upscale", "info", "sensors", "search", "check", "models", "demo"),
+    *("upscale", "view", "info", "sensors", "search", "check", "models", "demo"),
     *("plan", "work", "status", "finish"),
     *("train", "merge-teacher", "interpolate"),
     *("make-testset", "evaluate", "draw", "bench"),
@@ -112,7 +113,6 @@ app = typer.Typer(
     cls=_Friendly,
     help="Super-resolve satellite and aerial imagery: whole georeferenced scenes, one command.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 RASTER_COMMANDS = (
@@ -120,6 +120,7 @@ RASTER_COMMANDS = (
     scenes.info,
     sensing.sensors,
     sensing.search,
+    view,
     check,
     scenes.demo,
 )
@@ -160,17 +161,28 @@ app.add_typer(draw_app, name="draw", rich_help_panel=COMPARISON)
 
 
 def _show_version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
+    if not wanted:
+        return
+    import platform
+    from importlib.metadata import version
 
-        print(f"slimdiffsr {version('slimdiffsr')}")
-        raise typer.Exit
+    import rasterio
+
+    print(f"slimdiffsr {version('slimdiffsr')}")
+    print(f"Python {platform.python_version()}, {platform.platform()}")
+    print(
+        f"torch {version('torch')}, rasterio {version('rasterio')}, GDAL {rasterio.__gdal_version__}"
+    )
+    raise typer.Exit
 
 
 @app.callback()
 def _top(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_show_version)
+        bool,
+        typer.Option(
+            "--version", help="Print the versions that a bug report needs.", callback=_show_version
+        ),
     ] = False,
 ) -> None:
     pass

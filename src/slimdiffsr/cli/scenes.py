@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -377,6 +378,7 @@ def demo(
     _draw(report, picture)
     tell(report)
     print(f"GeoTIFF       {target}\nbefore/after  {picture}")
+    print(f"on a map      {shlex.join(['slimdiffsr', 'view', source, str(target)])}")
 
 
 def _format(asked: str | None, target: str) -> str:

@@ -240,6 +240,12 @@ def _speed(progress: geo.Progress, elapsed_s: float) -> str:
     return f"{fresh / elapsed_s / 1e6:.2f} Mpx/s" if elapsed_s > 0 else ""
 
 
+def _line_every_s() -> float:
+    """What a program that shows progress has set, as the QGIS plugin does; else half a minute."""
+    asked = os.environ.get("SLIMDIFFSR_PROGRESS_S", "")
+    return float(asked) if asked.replace(".", "", 1).isdigit() else LINE_EVERY_S
+
+
 class _Lines:
     """A line every half minute, also while nothing is heard of a run."""
 
@@ -262,7 +268,7 @@ class _Lines:
         self.last = progress
 
     def _tell(self) -> None:
-        while not self.ended.wait(LINE_EVERY_S):
+        while not self.ended.wait(_line_every_s()):
             elapsed_s, last = time.monotonic() - self.started, self.last
             if last is None:
                 note(f"{self.name}: reading, {duration(elapsed_s)}")

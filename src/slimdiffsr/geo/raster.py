@@ -15,7 +15,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import MaskFlags
+from rasterio.enums import MaskFlags, Resampling
 from rasterio.errors import (
     NodataShadowWarning,
     NotGeoreferencedWarning,
@@ -26,6 +26,7 @@ from rasterio.windows import Window
 
 from slimdiffsr.errors import BandError, RasterError
 from slimdiffsr.geo.bands import BandName
+from slimdiffsr.geo.checks import check_kind
 from slimdiffsr.geo.described import Description, describe
 from slimdiffsr.geo.emptiness import equals_nodata, stored_nodata
 from slimdiffsr.geo.grid import Region
@@ -34,14 +35,13 @@ from slimdiffsr.geo.orientation import UPRIGHT, Turn, turn_of
 from slimdiffsr.geo.palette import Palette, palette_of
 from slimdiffsr.geo.sampling import (
     SAMPLE_LR_PX,
-    claims_too_much,
     pixel_bytes,
     places_to_look,
     reads_whole,
 )
 from slimdiffsr.geo.side_file import told_beside
 from slimdiffsr.geo.spec import AlphaRule
-from slimdiffsr.geo.values import DTYPES, hidden_nodata, looks_like_alpha
+from slimdiffsr.geo.values import hidden_nodata, looks_like_alpha
 
 __all__ = ["GDAL_ERRORS", "HEADER_ERRORS", "Reading", "Source", "open_quietly", "open_source"]
 
@@ -166,6 +166,21 @@ class Source:
         shape = (region_lr.height // factor, region_lr.width // factor)
         with self._reading(region_lr) as window:
             return self._read((band,), shape, window=window)
+
+    def look(self, part_lr: Region, shape: tuple[int, int], bands: tuple[int, ...]) -> Reading:
+        """A part, which may begin and end within pixels, resampled to (rows, columns) for showing.
+
+        Averages where pixels become larger, from overviews if there are any: a part of any size
+        costs about the same. Raises RasterError when the data are damaged.
+        """
+        # Averages would mix what GDAL does not know to be empty, and the numbers of colours.
+        exact = self.palette is not None or self.hidden_nodata is not None or self.known.special
+        coarser = part_lr.width > shape[1] or part_lr.height > shape[0]
+        how = Resampling.average if coarser and not exact else Resampling.nearest
+        with self._reading(part_lr) as window:
+            stored = shape[::-1] if self.turn.exchanged else shape
+            reading = self._read(bands, stored, window=window, resampling=how)
+        return Reading(self.turn.upright(reading.values), self.turn.upright(reading.valid))
 
     def read_mask(self, region_lr: Region) -> NDArray[np.uint8]:
         """(h, w): 255 where the mask beside the bands says valid, else 0."""
@@ -297,7 +312,7 @@ def open_source(
     path = known.called
     with open_quietly(known.path, called=path) as dataset:
         try:
-            _check(path, dataset)
+            check_kind(path, dataset)
             source = Source(path, dataset, known, nodata)
             _learn(source)
             _judge_alpha(source, alpha)
@@ -337,26 +352,6 @@ def _first_line(error: BaseException) -> str:
     # rasterio says "Read failed. See previous exception for details."; GDAL's reason is its cause.
     cause = error.__cause__ or error
     return str(cause).splitlines()[0].rstrip(".") if str(cause) else type(error).__name__
-
-
-def _check(path: str, dataset: Any) -> None:  # noqa: ANN401
-    if dataset.count == 0:
-        parts = ", ".join(dataset.subdatasets[:4])
-        hint = f"; it holds others, give one of them: {parts}" if parts else ""
-        raise RasterError(f"{path} has no bands{hint}")
-    kinds = set(dataset.dtypes)
-    if len(kinds) > 1:
-        raise RasterError(f"{path} has bands of different types: {', '.join(sorted(kinds))}")
-    dtype = kinds.pop()
-    if dtype.startswith("complex"):
-        raise RasterError(f"{path} holds complex numbers: convert it, for example to amplitude")
-    if dtype not in DTYPES:
-        raise RasterError(f"{path} holds {dtype} values: convert it to one of {', '.join(DTYPES)}")
-    if claims_too_much(dataset):
-        raise RasterError(
-            f"{path} claims {dataset.width} x {dataset.height} pixels of {dataset.count} bands, and "
-            "its files are far too small for that: it is damaged"
-        )
 
 
 def _learn(source: Source) -> None:
