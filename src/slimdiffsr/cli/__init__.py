@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from slimdiffsr.cli import evaluate, figures, models, scenes, testset, train
 from slimdiffsr.cli.bench import bench
+from slimdiffsr.cli.check import check
 from slimdiffsr.cli.show import note, sentence
 from slimdiffsr.errors import ConfigError, InterruptedRunError, SlimDiffSRError
 
@@ -23,7 +24,7 @@ UsageError: Any = typer.BadParameter.__base__  # click's, or that of the copy th
 
 RASTERS, TRAINING, COMPARISON, IMPORT = "Rasters", "Training", "Comparison", "Import"
 ORDER = (
-    *("upscale", "info", "demo"),
+    *("upscale", "info", "check", "demo"),
     *("train", "merge-teacher", "interpolate"),
     *("make-testset", "evaluate", "draw", "bench"),
     *("import-weights", "import-lpips", "import-dists"),
@@ -81,7 +82,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (scenes.upscale, scenes.info, scenes.demo):
+for command in (scenes.upscale, scenes.info, check, scenes.demo):
     app.command(rich_help_panel=RASTERS)(command)
 app.command("merge-teacher", rich_help_panel=TRAINING)(models.merge_teacher)
 app.command(rich_help_panel=TRAINING)(models.interpolate)
