@@ -96,7 +96,8 @@ def check_outputs(out: Path, config: TrainConfig) -> None:
     rates = [value for _, value in curves["lr/student"]]
     expected = [config.lr * learning_rate_factor(step, config) for step in range(6)]
     np.testing.assert_allclose(rates, expected, rtol=1e-6)
-    events: Any = EventAccumulator(str(out / "tensorboard"))
+    accumulator: Any = EventAccumulator
+    events = accumulator(str(out / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Images("validation")] == [3, 6]
     assert [step for step, _ in curves["val/ssim_y"]] == [3, 6]
