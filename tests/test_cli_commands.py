@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner as ClickRunner
 from PIL import Image
 from rasters import byte_picture, read, write_raster
@@ -14,6 +15,7 @@ from students import write_images
 from test_cli import BICUBIC, fails, run
 
 from slimdiffsr.cli import rio_command
+from slimdiffsr.files.students import load_model
 
 # ---------------------------------------------------------------------------------------------
 # Other commands
@@ -127,6 +129,47 @@ def test_demo_with_a_scene_of_ones_own(tmp_path: Path) -> None:
     with Image.open(tmp_path / "demo" / "before_after.png") as image:
         assert image.width > 1000
     fails(run("demo", "--out", src), "cannot make the folder")
+
+
+def test_a_shipped_model_is_fine_tuned_by_its_name_with_l1_alone(tmp_path: Path) -> None:
+    write_images(tmp_path / "data", [(64, 64)])
+    (tmp_path / "my.toml").write_text("final_sinc_prob = 0.0\n[first]\njpeg_quality = [90, 100]\n")
+    base = ["train", "student", "--config", "tiny-x4-faithful", "--data", tmp_path / "data",
+            "--out", tmp_path / "run", "--recipe", tmp_path / "my.toml"]  # fmt: skip
+    settings = (
+        "steps=1",
+        "batch=1",
+        "crop_hr_px=64",
+        "workers=0",
+        "lr=1e-9",
+        "ema=0",
+        "lr_final=none",
+    )
+    small = [word for s in (*settings, "validation_images=0") for word in ("--set", s)]
+    fails(run(*base, *small, "--start", "tiny-x5"), "no model 'tiny-x5'")
+    result = run(*base, *small, "--start", "tiny-x4")
+    assert result.exit_code == 0, result.output
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["recipe"]["first"]["jpeg_quality"] == [90, 100]
+    assert config["recipe"]["final_sinc_prob"] == 0
+    shipped, tuned = (
+        load_model(name).model.state_dict() for name in ("tiny-x4", str(tmp_path / "run"))
+    )
+    for key, value in shipped.items():
+        torch.testing.assert_close(tuned[key], value, rtol=0, atol=1e-5)
+    fails(run(*base[:4], "--out", tmp_path / "run"), "give --data FOLDER, or --pairs LR_FOLDER HR")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "Missing option '--config': see slimdiffsr train student --help"),
+        (["--config", "tiny-x4", "--out", "x", "--max-minutes", "soon"], "'--max-minutes'"),
+        (["--foo"], "No such option: --foo"),
+    ],
+)
+def test_a_wrong_use_is_one_sentence(words: list[str], told: str) -> None:
+    fails(run("train", "student", *words), told)
 
 
 @pytest.mark.slow

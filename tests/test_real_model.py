@@ -172,7 +172,11 @@ def pairs(scale: int) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
 # Floors well below what the models reached when they were published; the cards have the figures.
 @pytest.mark.parametrize(
     ("name", "scale", "furthest", "loss_db"),
-    [("tiny-x4", 4, 0.34, 0.5), ("compact-x4", 4, 0.27, 2.2), ("compact-x8", 8, 0.34, 2.2)],
+    [
+        ("tiny-x4", 4, 0.34, 0.5),
+        pytest.param("compact-x4", 4, 0.27, 2.2, marks=pytest.mark.slow),
+        pytest.param("compact-x8", 8, 0.34, 2.2, marks=pytest.mark.slow),
+    ],
 )
 def test_the_sharp_models_are_far_sharper_than_bicubic_and_paint_no_grid(
     name: str, scale: int, furthest: float, loss_db: float

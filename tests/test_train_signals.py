@@ -169,6 +169,31 @@ def test_torchrun_passes_a_signal_on_and_the_processes_save(
     assert saved(tmp_path) > 0
 
 
+def test_of_several_processes_one_goes_on_without_its_workers(
+    command: list[str], tmp_path: Path, start: list[Run]
+) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    words = [*torchrun, "--nproc-per-node", "2", "-m", "slimdiffsr", *command]
+    run = Run(words, tmp_path / "log")
+    start.append(run)
+    run.wait_for_steps()
+    launched = [process for process in run.workers() if process.ppid() == run.process.pid]
+    assert len(launched) == 2
+    for process in launched:
+        worker, *_ = process.children()
+        worker.kill()
+    deadline = time.monotonic() + 60
+    while "its process makes its samples itself" not in run.said():
+        assert run.process.poll() is None, run.said()
+        assert time.monotonic() < deadline, run.said()
+        time.sleep(0.2)
+    time.sleep(3)
+    run.process.send_signal(signal.SIGTERM)
+    run.process.wait(40)
+    assert "stopped; the same command goes on from here" in run.said()
+    assert saved(tmp_path) > 0
+
+
 @pytest.mark.skipif(
     os.name != "posix" or os.geteuid() != 0 or shutil.which("unshare") is None,
     reason="mounting a small /dev/shm needs root and unshare",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import warnings
 from pathlib import Path
@@ -12,11 +13,16 @@ import rasterio
 import torch
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
-from students import seeded, write_images
+from students import micro_training, seeded, write_images
 from torch import Tensor
 
 from slimdiffsr.errors import DataError
-from slimdiffsr.training.data import SampleNumbers, TrainingPairs, draw_weighted
+from slimdiffsr.training.data import (
+    SampleNumbers,
+    TrainingPairs,
+    draw_weighted,
+    training_batches,
+)
 from slimdiffsr.training.images import ImageFolder, find_images
 from slimdiffsr.training.notices import Notice, say_nothing
 from slimdiffsr.training.pixels import read_rgb
@@ -340,6 +346,34 @@ def test_where_no_worker_can_start_this_process_makes_the_samples(
     made = list(load_batches(pairs, numbers, 2, told.append))
     assert torch.equal(made[1][1][0], pairs[2][1])
     assert told[0].text.endswith("(No space left on device): workers=0 is taken")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_one_of_several_processes_goes_on_where_its_worker_is_killed(
+    images: ImageFolder, processes: int
+) -> None:
+    config = micro_training(steps=30, workers=1, batch=2, crop_hr_px=64)
+    pairs = make_pairs(images)
+    told: list[Notice] = []
+    batches = training_batches(
+        config, pairs, 0, device=torch.device("cpu"), processes=processes, tell=told.append
+    )
+    made = [next(batches)]
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    worker.join()
+    if processes == 1:
+        with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid"):
+            list(batches)
+        return
+    made.extend(batches)
+    assert len(made) == 30
+    assert len(told) == 1
+    share = 2 // processes
+    for step, (_, hr) in enumerate(made):
+        torch.testing.assert_close(hr[0] / 2 + 0.5, pairs[step * 2][1], rtol=0, atol=1e-6)
+        assert len(hr) == share
 
 
 # Sample numbers

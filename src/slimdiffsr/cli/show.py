@@ -311,7 +311,9 @@ class TrainingConsole:
 
     def __init__(self, steps: int) -> None:
         self.console = Console(stderr=True)
-        self.shown = self.console.is_terminal
+        speaks = os.environ.get("RANK", "0") == "0"  # of several processes the first
+        self.shown = self.console.is_terminal and speaks
+        self.silent = not speaks
         columns = (
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"),
             TimeRemainingColumn(),
@@ -327,7 +329,7 @@ class TrainingConsole:
 
     def __enter__(self) -> Self:
         self.bar.start()
-        if not self.shown:
+        if not self.shown and not self.silent:
             self.pulse.start()
         return self
 
@@ -367,7 +369,7 @@ class TrainingConsole:
         return time.monotonic() - self.last_line >= LINE_EVERY_S
 
     def _say(self, line: str) -> None:
-        if not self.shown:
+        if not self.shown and not self.silent:
             note(line)
             self.last_line = time.monotonic()
 

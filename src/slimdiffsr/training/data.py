@@ -6,6 +6,7 @@ makes it: so runs resume exactly, and one process and eight see the same data.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,10 @@ from slimdiffsr.degrade import image_generator
 from slimdiffsr.errors import DataError
 from slimdiffsr.settings.config import LoopConfig
 from slimdiffsr.training.images import ImageFolder
-from slimdiffsr.training.notices import Tell, say_nothing
+from slimdiffsr.training.notices import Notice, Tell, say_nothing
 from slimdiffsr.training.pixels import Window
 from slimdiffsr.training.pool import PairPool, draw_indices
-from slimdiffsr.training.workers import Passed, Sample, Samples, load_batches
+from slimdiffsr.training.workers import Batch, Passed, Sample, Samples, load_batches
 
 __all__ = [
     "SampleNumbers",
@@ -179,9 +180,27 @@ def training_batches(
         on_passed(pool.passed)
         yield from _pool_batches(config, pool.to(device), numbers)
         return
-    for lr, hr, passed in load_batches(pairs, numbers, config.workers, tell):
+    for lr, hr, passed in _made_for(numbers, pairs, config.workers, tell):
         on_passed(passed)
         yield _send(lr, device), _send(hr, device)
+
+
+def _made_for(numbers: SampleNumbers, pairs: Samples, workers: int, tell: Tell) -> Iterator[Batch]:
+    """The batches of those numbers; of several processes each goes on where its workers die.
+
+    The others wait for its gradients, so that they could not be told to end; alone it ends.
+    """
+    done = 0
+    try:
+        for batch in load_batches(pairs, numbers, workers, tell):
+            yield batch
+            done += 1
+    except RuntimeError as error:
+        if numbers.processes == 1 or "DataLoader worker (pid" not in str(error):
+            raise
+        tell(Notice("a data worker was killed: its process makes its samples itself from here on"))
+        rest = dataclasses.replace(numbers, first_step=numbers.first_step + done)
+        yield from load_batches(pairs, rest, 0, tell)
 
 
 def _send(images: Tensor, device: torch.device) -> Tensor:

@@ -91,7 +91,7 @@ class Ending:
         for the part's end too.
         """
         self.between_steps = False
-        with _children_later():
+        with _children_later(raises=self.alone):
             yield
         self.between_steps = True
 
@@ -124,8 +124,12 @@ class Ending:
 
 
 @contextlib.contextmanager
-def _children_later() -> Iterator[None]:
-    """Whoever handles the end of a child process is called behind this part, not in it."""
+def _children_later(*, raises: bool) -> Iterator[None]:
+    """Whoever handles the end of a child process is called behind this part, not in it.
+
+    ``raises=False`` lets no RuntimeError of theirs out: one of several processes finds out when it
+    asks its worker for more, and goes on.
+    """
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGCHLD) if main and hasattr(signal, "SIGCHLD") else None
     if not callable(handler):
@@ -138,4 +142,5 @@ def _children_later() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGCHLD, handler)
     if noted:
-        handler(*noted[-1])
+        with contextlib.nullcontext() if raises else contextlib.suppress(RuntimeError):
+            handler(*noted[-1])
