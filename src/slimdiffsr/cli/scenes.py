@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from slimdiffsr.upscale import Upscaler
 
 __all__ = ["demo", "info", "upscale"]
+
+WELL_READ = (".tif", ".tiff", ".vrt", ".png", ".jpg", ".jpeg")
 
 
 def upscale(
@@ -100,7 +102,6 @@ def upscale(
     if len(paths) == 2:
         check_there(paths[:1])
     from slimdiffsr.geo import SceneOptions
-    from slimdiffsr.geo.probe import Probe
     from slimdiffsr.upscale import Upscaler
 
     options = SceneOptions(
@@ -121,8 +122,8 @@ def upscale(
     found = plan_work(paths, upscaler.scale, png=options.format == "png", recursive=recursive)
     if before_after is not None:
         _check_picture(before_after, found, overwrite)
-    with library_lines(verbose), Probe() if found.many else nullcontext() as probe:
-        run = _Run(upscaler, options, colour, probe, before_after, quiet, verbose)
+    with library_lines(verbose), _probe([work.source for work in found.works]) as probe:
+        run = _Run(upscaler, options, colour, found.many, probe, before_after, quiet, verbose)
         status = run_all(found, run, as_json)
     if status:
         raise typer.Exit(status)
@@ -135,13 +136,14 @@ class _Run:
     upscaler: Upscaler
     options: SceneOptions
     colour: str
-    probe: Probe | None  # of many inputs one may make GDAL crash
+    many: bool
+    probe: Probe | None
     before_after: Path | None
     quiet: bool
     verbose: bool
 
     def __call__(self, work: Work, place: str) -> dict[str, Any]:
-        if self.probe and work.target.exists() and not self.options.overwrite:
+        if self.many and work.target.exists() and not self.options.overwrite:
             # Not a failure: an interrupted command with many inputs, given again, goes on.
             note(f"{place}kept: {work.target} exists already; give --overwrite to replace it")
             return {"src": work.source, "dst": str(work.target), "kept": True}
@@ -164,6 +166,17 @@ class _Run:
         if self.verbose:
             for name, value in plain(plan).items():
                 note(f"  {name}: {value}")
+
+
+def _probe(sources: list[str]) -> AbstractContextManager[Probe | None]:
+    """A process that looks first, where a crash would end more than it costs to start one.
+
+    That is a batch, or a format whose reader damaged files are known to crash, as HDF5's.
+    """
+    from slimdiffsr.geo.probe import Probe
+
+    well_read = all(Path(source).suffix.lower() in WELL_READ for source in sources)
+    return nullcontext() if well_read and len(sources) < 2 else Probe()
 
 
 def _check_picture(picture: Path, found: WorkList, overwrite: bool) -> None:
@@ -216,7 +229,9 @@ def info(
         window=four("--window", window, int),
     )
     upscaler = Upscaler.from_pretrained(model, scale=scale, device=device, precision=precision)
-    with library_lines(verbose):
+    with library_lines(verbose), _probe([path]) as probe:
+        if probe:
+            probe.look(path)
         plan = upscaler.plan_scene(path, options)
     estimate = estimate_run(upscaler, plan, always=True)
     facts = {**plain(plan), "seconds": round(estimate.seconds or 0.0, 1)}
