@@ -144,9 +144,9 @@ def test_several_processes_write_chunks_of_one_job_also_the_same(
     headers: list[Any] = []
     real = ChunkStore.write
 
-    def watched(store: ChunkStore, region: Region, header: Any, stripes: Any) -> None:
+    def watched(store: ChunkStore, region: Region, header: Any, *more: Any) -> None:
         headers.append(header)
-        real(store, region, header, stripes)
+        real(store, region, header, *more)
 
     monkeypatch.setattr(ChunkStore, "write", watched)
     path = write_raster(tmp_path / "in.tif", byte_picture(3, 20, 20))

@@ -203,15 +203,15 @@ def test_a_full_disk_keeps_finished_chunks(scene: Path, monkeypatch: pytest.Monk
     from slimdiffsr.geo import chunks
 
     written = [0]
-    real = chunks.write_stripe
+    real = chunks.write_stripes
 
     def full(*args: Any) -> None:
         written[0] += 1
-        if written[0] > 10:
+        if written[0] > 3:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(*args)
 
-    monkeypatch.setattr(chunks, "write_stripe", full)
+    monkeypatch.setattr(chunks, "write_stripes", full)
     with pytest.raises(DiskFullError, match="finished chunks are kept"):
         finish(scene)
     assert not out.exists()

@@ -99,7 +99,7 @@ def test_a_killed_worker_costs_no_byte(scene: Path, alone: bytes, tmp_path: Path
 
     def watch(progress: Progress) -> None:
         if not killed and progress.chunks_done >= 2:
-            killed.append(crew._workers[0].process.pid)
+            killed.append(crew.process_ids()[0])
             os.kill(killed[0], signal.SIGKILL)
 
     with open_workers(plans(2, seconds=0.002)) as crew:
@@ -225,8 +225,8 @@ def test_kill_9_of_workers_at_random_times_gives_the_same_bytes(
 
             def watch(progress: Progress, at: float = at, crew: Workers = crew) -> None:
                 if progress.stage == "tiles" and time.monotonic() > at:
-                    for worker in list(crew._workers.values())[: rng.integers(1, 3)]:
-                        os.kill(worker.process.pid, signal.SIGKILL)
+                    for process in crew.process_ids()[: rng.integers(1, 3)]:
+                        os.kill(process, signal.SIGKILL)
 
             try:
                 upscale_scene(scene, out, crew, OPTIONS, on_progress=watch)

@@ -24,7 +24,7 @@ from slimdiffsr.geo.image import picture_of
 from slimdiffsr.models.classical import Bicubic, Lanczos
 from slimdiffsr.models.student import enlarge_bicubic
 from slimdiffsr.runtime.choose import Runtimes
-from slimdiffsr.runtime.devices import pick_device, pick_precision
+from slimdiffsr.runtime.devices import describe_device, pick_device
 from slimdiffsr.runtime.exported import SUFFIXES, read_about
 from slimdiffsr.runtime.pipeline import TileNetwork, arrays_for
 
@@ -81,10 +81,10 @@ class Upscaler:
         if batch is not None and batch < 1:
             raise ConfigError(f"batch must be at least 1 tile, got {batch}")
         self.device = pick_device(device)
-        self.precision = pick_precision(precision, self.device)
         self.multiple_lr_px = multiple_lr_px
         self.model = model
-        self.runtimes = Runtimes(model, self.device, self.precision, runtime)
+        self.runtimes = Runtimes(model, self.device, precision, runtime)
+        self.precision = self.runtimes.precision
         self.spec, self.batch = spec, batch
         if self.device.type == "cpu":
             _keep_freed_memory()
@@ -178,6 +178,7 @@ class Upscaler:
         colour: Colour = "low-frequency",
         on_plan: Callable[[geo.ScenePlan], None] | None = None,
         on_progress: Callable[[geo.Progress], None] | None = None,
+        crew: geo.Workers | None = None,
         **choices: object,
     ) -> geo.SceneReport:
         """Enlarge a raster of any size into a georeferenced one; see ``geo.upscale_scene``.
@@ -187,20 +188,31 @@ class Upscaler:
         ``bands=(3, 2, 1), value_range=(0, 3000)``, which win over ``options``.
         colour: 'low-frequency' gives the result the input's low frequencies, 'official' matches
         each tile's mean and spread as the released script does (for parity; makes tiles visible),
-        'none' leaves the network's colours. Overrides ``options.colour``.
+        'none' leaves the network's colours. Overrides ``options.colour``. crew: processes that do
+        the work with a model of their own, as ``crews.open_crew`` makes them.
         """
         options = dataclasses.replace(
             _with_choices(options, choices),
             colour="low-frequency" if colour == "low-frequency" else "none",
         )
-        tiles = 1
-        if self.runtimes.depends_on_size:
-            tiles = self.plan_scene(src, options, sensor=sensor).tiles
-        network = self.network(colour, tiles)
+        network: geo.Network | geo.Workers
+        if crew is not None:
+            network = crew
+        elif self.runtimes.depends_on_size:
+            network = self.network(colour, self.plan_scene(src, options, sensor=sensor).tiles)
+        else:
+            network = self.network(colour)
         known = sensors.known_raster(src, sensor, all_bands=options.all_bands)
         return geo.upscale_scene(
             known, dst, network, options, on_plan=on_plan, on_progress=on_progress
         )
+
+    def describe(self, tiles: int) -> str:
+        """How a scene of so many tiles would be run, in words."""
+        name = self.runtimes.pick(tiles)
+        where = describe_device(self.device)
+        words = f"{name}, {self.runtimes.precision_of(name)} on {where}"
+        return words + self.runtimes.advice(tiles)
 
     def plan_scene(
         self,

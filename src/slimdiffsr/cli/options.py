@@ -18,11 +18,21 @@ ModelOption = Annotated[
     typer.Option(
         "--model", "-m",
         help="tiny-x4, tiny-x4-faithful, compact-x4, compact-x8, tiny-x8, bicubic, lanczos, "
-        "a .safetensors file, or a Hugging Face repository org/name.",
+        "a .safetensors file, an export (.onnx, .xml), or a Hugging Face repository org/name.",
     ),
 ]  # fmt: skip
 ScaleOption = Annotated[int | None, typer.Option("--scale", "-s", help="Enlargement: 4 or 8.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+RuntimeOption = Annotated[
+    str, typer.Option(help="auto, torch, recorded or compiled (CUDA), openvino, onnx.")
+]
+DevicesOption = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; cuda:0,cuda:1 or all for several cards.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(help="Processes that share the cores, on a CPU; default: one.")
+]
+BatchOption = Annotated[int | None, typer.Option(help="Tiles at once; default: what suits best.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")]
 BandsOption = Annotated[str | None, typer.Option(help="Bands seen as red,green,blue: 3,2,1.")]
 RangeOption = Annotated[
@@ -59,14 +69,13 @@ CodecOption = Annotated[
 CodecFolderOption = Annotated[
     Path | None, typer.Option(help="Folder with the autoencoder's weights; default: from the hub.")
 ]
-FrozenCodecOption = Annotated[str, typer.Option("--codec", help="taesd or kl.")]
-DataOption = Annotated[
-    list[Path],
-    typer.Option(
-        help="Folder of sharp images; repeat for more. Of DOTA, DIOR and Real-RefRSSRD, known by "
-        "their folders, only the training part; dota:FOLDER insists."
-    ),
-]
+_DATA: Any = typer.Option(
+    "--data",
+    help="Folder of sharp images; repeat for more. Of DOTA, DIOR and Real-RefRSSRD, known by their "
+    "folders, only the training part; dota:FOLDER insists.",
+)
+DataOption = Annotated[list[Path], _DATA]
+OptionalDataOption = Annotated[list[Path] | None, _DATA]
 OutOption = Annotated[Path, typer.Option(help="Folder of the run; the same again resumes.")]
 ValidationOption = Annotated[
     Path | None, typer.Option(help="Folder of sharp images, or of pairs in lr/ and hr/.")
@@ -79,10 +88,26 @@ MinutesOption = Annotated[
     float | None, typer.Option(min=0, help="Stop so many minutes after the first step, saved.")
 ]
 LpipsOption = Annotated[
-    Path | None, typer.Option(help="LPIPS weights, .safetensors; default: by the lpips package.")
+    Path | None,
+    typer.Option(
+        help="LPIPS weights, .safetensors; default: by the lpips package; not needed for L1 alone."
+    ),
+]
+RecipeOption = Annotated[
+    Path | None, typer.Option(help="A .toml file with what the degradation does otherwise.")
+]
+TrainingRangeOption = Annotated[
+    str,
+    typer.Option(
+        "--range",
+        help="Of images with more than 8 bits, values seen as black,white: auto, or lo,hi.",
+    ),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Print the resolved config and stop.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Print the resolved config, count images, time a step; no more."
+    ),
 ]
 DinoOption = Annotated[str, typer.Option(help="DINO ViT-B/16 for adversary=dino: name or folder.")]
 

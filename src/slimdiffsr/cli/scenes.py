@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -15,16 +16,20 @@ from slimdiffsr.cli.lines import library_lines
 from slimdiffsr.cli.options import (
     AlphaOption,
     BandsOption,
+    BatchOption,
     BoundsCrsOption,
     BoundsOption,
     DeviceOption,
+    DevicesOption,
     JsonOption,
     ModelOption,
     PrecisionOption,
     RangeOption,
+    RuntimeOption,
     ScaleOption,
     VerboseOption,
     WindowOption,
+    WorkersOption,
     creation_options,
     four,
     integers,
@@ -38,6 +43,7 @@ from slimdiffsr.cli.show import (
     plain,
     report,
     scene_progress,
+    scenes_progress,
     size,
     tell,
     tell_plan,
@@ -46,7 +52,7 @@ from slimdiffsr.cli.work import Work, WorkList, check_there, plan_work
 from slimdiffsr.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    from slimdiffsr.geo import SceneOptions, ScenePlan, SceneReport
+    from slimdiffsr.geo import Progress, SceneOptions, ScenePlan, SceneReport, Workers
     from slimdiffsr.geo.probe import Probe
     from slimdiffsr.upscale import Upscaler
 
@@ -62,8 +68,11 @@ def upscale(
     ],
     model: ModelOption = "tiny-x4",
     scale: ScaleOption = None,
-    device: DeviceOption = "auto",
+    device: DevicesOption = "auto",
     precision: PrecisionOption = "auto",
+    runtime: RuntimeOption = "auto",
+    workers: WorkersOption = None,
+    batch: BatchOption = None,
     bands: BandsOption = None,
     all_bands: Annotated[
         bool, typer.Option("--all-bands", help="Also carry the other bands over.")
@@ -101,8 +110,8 @@ def upscale(
     """
     if len(paths) == 2:
         check_there(paths[:1])
+    from slimdiffsr.crews import ModelPlan, open_workers_of
     from slimdiffsr.geo import SceneOptions
-    from slimdiffsr.upscale import Upscaler
 
     options = SceneOptions(
         bands=integers("--bands", bands),
@@ -118,13 +127,23 @@ def upscale(
         creation_options=creation_options(co or []),
         overwrite=overwrite,
     )
-    upscaler = Upscaler.from_pretrained(model, scale=scale, device=device, precision=precision)
+    plan = ModelPlan(
+        model, scale, device, precision, runtime, batch=batch, colour=cast(Any, colour)
+    )
+    upscaler = plan.upscaler_here(workers)
     found = plan_work(paths, upscaler.scale, png=options.format == "png", recursive=recursive)
     if before_after is not None:
         _check_picture(before_after, found, overwrite)
-    with library_lines(verbose), _probe([work.source for work in found.works]) as probe:
-        run = _Run(upscaler, options, colour, found.many, probe, before_after, quiet, verbose)
-        status = run_all(found, run, as_json)
+    with (
+        library_lines(verbose),
+        _probe([work.source for work in found.works]) as probe,
+        open_workers_of(plan, workers) as crew,
+        scenes_progress(len(found.works), quiet or crew is None or not found.many) as together,
+    ):
+        run = _Run(
+            upscaler, crew, options, colour, found.many, probe, before_after, quiet, verbose, together
+        )  # fmt: skip
+        status = run_all(found, run, as_json, crew)
     if status:
         raise typer.Exit(status)
 
@@ -134,6 +153,7 @@ class _Run:
     """What ``upscale`` does with one raster."""
 
     upscaler: Upscaler
+    crew: Workers | None
     options: SceneOptions
     colour: str
     many: bool
@@ -141,6 +161,7 @@ class _Run:
     before_after: Path | None
     quiet: bool
     verbose: bool
+    together: Callable[[str], Callable[[Progress], None]] | None  # one bar for all
 
     def __call__(self, work: Work, place: str) -> dict[str, Any]:
         if self.many and work.target.exists() and not self.options.overwrite:
@@ -149,10 +170,11 @@ class _Run:
             return {"src": work.source, "dst": str(work.target), "kept": True}
         if self.probe:
             self.probe.look(work.source)
-        with scene_progress(work.source, self.quiet, place) as show:
+        together = self.together and self.together(work.source)
+        with scene_progress(work.source, self.quiet or together is not None, place) as show:
             report = self.upscaler.upscale_scene(
                 work.source, work.target, self.options, colour=cast(Any, self.colour),
-                on_plan=lambda plan: self._tell_plan(plan, place), on_progress=show,
+                on_plan=lambda plan: self._tell_plan(plan, place), on_progress=together or show, crew=self.crew,
             )  # fmt: skip
         if not self.quiet:
             tell(report, place)
@@ -209,6 +231,7 @@ def info(
     bounds: BoundsOption = None,
     bounds_crs: BoundsCrsOption = None,
     window: WindowOption = None,
+    runtime: RuntimeOption = "auto",
     verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -228,13 +251,19 @@ def info(
         bounds_crs=bounds_crs,
         window=four("--window", window, int),
     )
-    upscaler = Upscaler.from_pretrained(model, scale=scale, device=device, precision=precision)
+    upscaler = Upscaler.from_pretrained(
+        model, scale=scale, device=device, precision=precision, runtime=runtime
+    )
     with library_lines(verbose), _probe([path]) as probe:
         if probe:
             probe.look(path)
         plan = upscaler.plan_scene(path, options)
     estimate = estimate_run(upscaler, plan, always=True)
-    facts = {**plain(plan), "seconds": round(estimate.seconds or 0.0, 1)}
+    facts = {
+        **plain(plan),
+        "runtime": upscaler.describe(plan.tiles),
+        "seconds": round(estimate.seconds or 0.0, 1),
+    }
     return report(facts if as_json else {**facts, **_in_words(estimate)}, as_json)
 
 
@@ -292,7 +321,7 @@ def _looks_like_model(path: str) -> bool:
     """Weights, or a name that is neither a file nor has a suffix, as 'org/name' on the hub."""
     place = Path(path)
     absent = not place.exists() and not place.suffix and ":" not in path and path[:1] != "/"
-    return path.endswith(".safetensors") or place.is_dir() or absent
+    return path.endswith((".safetensors", ".onnx", ".xml")) or place.is_dir() or absent
 
 
 def _model_facts(source: str, scale: int | None) -> dict[str, Any]:
@@ -300,4 +329,7 @@ def _model_facts(source: str, scale: int | None) -> dict[str, Any]:
     from slimdiffsr.upscale import Upscaler
 
     upscaler = Upscaler.from_pretrained(source, scale=scale, device="cpu")
-    return {**plain(upscaler.spec), "parameters": count_parameters(upscaler.model)}
+    facts = {k: v for k, v in plain(upscaler.spec).items() if k not in ("batch", "arithmetic")}
+    if isinstance(upscaler.model, Path):
+        return facts
+    return {**facts, "parameters": count_parameters(upscaler.model)}

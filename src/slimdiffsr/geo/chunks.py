@@ -12,24 +12,26 @@ import hashlib
 import os
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
+import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 
+from slimdiffsr.geo.blocks import block_profile, build_overviews, set_colours
 from slimdiffsr.geo.failures import UNREADABLE, WRITE_ERRORS, output_error
 from slimdiffsr.geo.georef import shifted
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.header import Header
 from slimdiffsr.geo.inputs import Inputs
-from slimdiffsr.geo.spec import BLOCK_HR_PX
 
-__all__ = ["ChunkStore", "Stripe"]
+__all__ = ["ChunkStore", "Store", "Stripe"]
 
 _SEAL = b"slimdiffsr chunk"  # stands before the checksum; GDAL reads no further than the TIFF
 
@@ -41,6 +43,30 @@ class Stripe:
     band: int
     row_hr_px: int  # inside the chunk
     pixels: NDArray[Any]  # (h, w)
+
+
+class Store(Protocol):
+    """Where finished chunks go: a folder here, or objects elsewhere. Can be handed to a process."""
+
+    @property
+    def key(self) -> str:
+        """Of the job that the chunks are of."""
+        ...
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the chunks are made from."""
+        ...
+
+    def write(
+        self,
+        region_hr: Region,
+        header: Header,
+        stripes: Iterator[Stripe],
+        factors: Sequence[int] = (),
+    ) -> None:
+        """Take a chunk; it is there whole afterwards, or not at all."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +102,16 @@ class ChunkStore:
             raise output_error(path, error) from None
         return False
 
-    def write(self, region_hr: Region, header: Header, stripes: Iterator[Stripe]) -> None:
+    def write(
+        self,
+        region_hr: Region,
+        header: Header,
+        stripes: Iterator[Stripe],
+        factors: Sequence[int] = (),
+    ) -> None:
         """Write a chunk under a temporary name, read it back, seal it, and give it its own name.
 
+        factors: of its overviews; see ``blocks.chunk_factors``.
         Raises DiskFullError or OutputError, or RasterError when the input has changed; the chunk is
         then not there.
         """
@@ -86,6 +119,7 @@ class ChunkStore:
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
             _write_pixels(temporary, region_hr, header, stripes)
+            build_overviews(temporary, header, factors)
             self.inputs.check_unchanged()
             _seal(temporary, path.name)
             temporary.replace(path)
@@ -104,23 +138,26 @@ class ChunkStore:
             return 0
 
 
-def write_stripe(dataset: Any, stripe: Stripe) -> None:  # noqa: ANN401
-    """The one place where pixels go to disk."""
-    window = _window(stripe.row_hr_px, stripe.pixels.shape)
-    if stripe.band == 0:
-        dataset.write_mask(stripe.pixels, window=window)
-    else:
-        dataset.write(stripe.pixels, stripe.band, window=window)
+def write_stripes(dataset: Any, stripes: list[Stripe]) -> None:  # noqa: ANN401
+    """The one place where pixels go to disk: all bands of some rows, whose blocks they share."""
+    window = _window(stripes[0].row_hr_px, stripes[0].pixels.shape)
+    bands = [stripe for stripe in stripes if stripe.band > 0]
+    if bands:
+        pixels = np.stack([stripe.pixels for stripe in bands])
+        dataset.write(pixels, [stripe.band for stripe in bands], window=window)
+    for stripe in stripes:
+        if stripe.band == 0:
+            dataset.write_mask(stripe.pixels, window=window)
 
 
 def _write_pixels(path: Path, region_hr: Region, header: Header, stripes: Iterator[Stripe]) -> None:
     written = []
     with rasterio.open(path, "w", **_profile(region_hr, header)) as dataset:
-        for stripe in stripes:
-            write_stripe(dataset, stripe)
-            written.append(
-                (stripe.band, stripe.row_hr_px, stripe.pixels.shape, _sum(stripe.pixels))
-            )
+        set_colours(dataset, header)
+        for _, bands in groupby(stripes, key=lambda stripe: stripe.row_hr_px):
+            some = list(bands)
+            write_stripes(dataset, some)
+            written += [(s.band, s.row_hr_px, s.pixels.shape, _sum(s.pixels)) for s in some]
     # GDAL is silent about some blocks that found no room on the disk.
     with rasterio.open(path) as dataset:
         for band, row, shape, checksum in written:
@@ -187,14 +224,9 @@ def _profile(region_hr: Region, header: Header) -> dict[str, Any]:
             base, region_hr.col - header.region_hr.col, region_hr.row - header.region_hr.row
         ),
         "nodata": header.nodata,
-        "tiled": True,
-        "blockxsize": BLOCK_HR_PX,
-        "blockysize": BLOCK_HR_PX,
-        "interleave": "band",
         "photometric": "MINISBLACK",
-        # Not compressed, as the output is: once is enough. Empty blocks take no room.
-        "sparse_ok": True,
         "bigtiff": "IF_SAFER",
+        **block_profile(header),
     }
 
 

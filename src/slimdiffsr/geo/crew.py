@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from slimdiffsr.geo.chunks import ChunkStore, Stripe
+from slimdiffsr.geo.blocks import chunk_factors
+from slimdiffsr.geo.chunks import Store, Stripe
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.job import Job
 from slimdiffsr.geo.known import KnownRaster
@@ -23,7 +24,7 @@ class Work:
 
     src: KnownRaster
     options: SceneOptions
-    store: ChunkStore
+    store: Store
     chunks_hr: list[Region]  # row by row
 
 
@@ -87,12 +88,14 @@ class Reports:
 
 
 def make_chunks(
-    job: Job, store: ChunkStore, network: Network, feed: Feed, made: Made, reports: Reports
+    job: Job, store: Store, network: Network, feed: Feed, made: Made, reports: Reports
 ) -> None:
     """Make the chunks of a feed and put them into the store; ``made`` is kept up to date."""
 
+    factors = chunk_factors(job.header, job.chunk_hr_px)
+
     def deliver(chunk_hr: Region, stripes: Iterator[Stripe]) -> None:
-        store.write(chunk_hr, job.header, stripes)
+        store.write(chunk_hr, job.header, stripes, factors)
         reports.chunk(chunk_hr)
 
     def tell() -> None:

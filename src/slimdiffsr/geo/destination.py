@@ -8,12 +8,14 @@ from pathlib import Path
 
 from slimdiffsr.errors import DiskFullError, OutputError
 from slimdiffsr.geo.band_tags import must_travel
-from slimdiffsr.geo.failures import free_bytes, output_error
+from slimdiffsr.geo.blocks import are_joined
+from slimdiffsr.geo.failures import WRITE_ERRORS, free_bytes, output_error
 from slimdiffsr.geo.formats import check_name
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.inputs import Inputs
 from slimdiffsr.geo.job import Job
-from slimdiffsr.geo.output import copy_to_format
+from slimdiffsr.geo.joining import join_chunks
+from slimdiffsr.geo.output import check_opens, copy_to_format
 from slimdiffsr.geo.partial import PartialFolder
 from slimdiffsr.geo.sidefiles import check_side_files, stale_side_files
 from slimdiffsr.geo.spec import SceneOptions
@@ -121,11 +123,25 @@ def assemble(job: Job, folder: PartialFolder, chunks_hr: Iterable[Region], dst: 
         )
         folder.vrt_path.write_text(text, encoding="utf-8")
         final = folder.scratch("final")
-        copy_to_format(folder.vrt_path, final / dst.name, job.header, job.writing, sources)
+        _write(job, folder, sources, final / dst.name)
         folder.chunks.inputs.check_unchanged(thoroughly=True)
         _move(final, dst, job.options.overwrite, folder.chunks.inputs)
     except OSError as error:
         raise output_error(dst, error) from None
+
+
+def _write(job: Job, folder: PartialFolder, sources: list[tuple[str, Region]], dst: Path) -> None:
+    writing = job.writing
+    plain = writing.format in ("cog", "gtiff") and not writing.asked
+    if plain and not writing.nodata_as_mask and are_joined(job.header):
+        paths = [(folder.vrt_path.with_name(name), region) for name, region in sources]
+        try:
+            if join_chunks(job.header, writing.options, writing.format, paths, dst):
+                check_opens(dst)
+                return
+        except (*WRITE_ERRORS, ValueError) as error:
+            raise output_error(dst, error) from None
+    copy_to_format(folder.vrt_path, dst, job.header, writing, sources)
 
 
 def _move(final: Path, dst: Path, overwrite: bool, inputs: Inputs) -> None:

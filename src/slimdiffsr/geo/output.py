@@ -28,7 +28,7 @@ from slimdiffsr.geo.raster import GDAL_ERRORS, open_quietly
 from slimdiffsr.geo.spec import OutputFormat
 from slimdiffsr.geo.vrt import vrt_xml
 
-__all__ = ["Writing", "copy_to_format", "settle_writing"]
+__all__ = ["Writing", "check_opens", "copy_to_format", "settle_writing"]
 
 _TRIAL_HR_PX = 64
 _TRIAL_TOP = 4000.0  # fits 12 bits, which some files are limited to
@@ -180,6 +180,15 @@ def copy_to_format(
         _check_written(vrt, dst, header, writing, chunks)
     except (*WRITE_ERRORS, ValueError) as error:
         raise output_error(dst, error) from None
+
+
+def check_opens(dst: Path) -> None:
+    """Raise OSError unless GDAL reads the smallest version of a file of blocks known to be good."""
+    with open_quietly(str(dst)) as dataset:
+        level = len(dataset.overviews(1)) - 1
+    options: dict[str, Any] = {"overview_level": level} if level >= 0 else {}
+    with open_quietly(str(dst), **options) as dataset:
+        _read_all(dataset)
 
 
 def _check_written(

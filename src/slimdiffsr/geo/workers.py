@@ -20,7 +20,7 @@ from multiprocessing import connection, get_context
 from typing import Any
 
 from slimdiffsr.errors import PredictionError, SlimDiffSRError, WorkerError
-from slimdiffsr.geo.chunks import ChunkStore
+from slimdiffsr.geo.chunks import Store
 from slimdiffsr.geo.crew import Made, Reports, Watch, Work, make_chunks
 from slimdiffsr.geo.environment import gdal
 from slimdiffsr.geo.grid import Region
@@ -89,6 +89,7 @@ class Workers:
         self._told = 0  # how many of these
         self._next_scene = 0
         self._workers = {k: _start(k, plan) for k, plan in enumerate(plans)}
+        self._size = len(plans)
         self._closing = False
         self._server = threading.Thread(target=self._serve, daemon=True)
         self._server.start()
@@ -97,6 +98,16 @@ class Workers:
     def spec(self) -> NetworkSpec:
         """See ``Crew``; waits until a worker has loaded the network. Raises WorkerError."""
         return self._ready().spec  # type: ignore[return-value]  # such a one is ready
+
+    @property
+    def size(self) -> int:
+        """Workers that were started, lost ones included."""
+        return self._size
+
+    def process_ids(self) -> list[int]:
+        """Of the workers that are not lost."""
+        with self._changed:
+            return [worker.process.pid for worker in self._workers.values()]
 
     def make(self, job: Job, work: Work, watch: Watch) -> Made:
         """See ``Crew``. Raises WorkerError too, when all workers are lost."""
@@ -374,7 +385,7 @@ def _make_share(
     side.send("left", number, made)
 
 
-def _check_job(job: Job, store: ChunkStore) -> None:
+def _check_job(job: Job, store: Store) -> None:
     if job_key(fingerprint(job, store.inputs)) != store.key:
         raise WorkerError("a worker sees another scene or network than the command: start it again")
 

@@ -13,10 +13,11 @@ from torch import nn
 from slimdiffsr.errors import ConfigError
 from slimdiffsr.runtime.cache import Cache
 from slimdiffsr.runtime.compiled import CompiledRuntime
+from slimdiffsr.runtime.devices import pick_precision
 from slimdiffsr.runtime.eager import TorchRuntime
 from slimdiffsr.runtime.guarded import GuardedRuntime
 from slimdiffsr.runtime.onnx import OnnxRuntime
-from slimdiffsr.runtime.openvino import OpenVinoRuntime
+from slimdiffsr.runtime.openvino import OpenVinoRuntime, best_precision
 from slimdiffsr.runtime.protocol import Precision, Runtime, RuntimeName
 from slimdiffsr.runtime.recorded import RecordedRuntime
 
@@ -57,38 +58,66 @@ class Runtimes:
         self,
         model: nn.Module | Path,
         device: torch.device,
-        precision: Precision,
+        precision: str = "auto",
         name: str = "auto",
         cache: Cache | None = None,
     ) -> None:
         """model: a network in [-1, 1], or a file that ``export`` wrote.
 
-        Raises ConfigError for a runtime that is none, or that cannot run this model here.
+        precision: 'auto' is what the device computes fastest without a difference that shows: on
+        CUDA bf16, on a CPU fp32, but bf16 with OpenVINO where the CPU has it. Raises ConfigError for a runtime that is none, or that cannot run this model here.
         """
         pick_runtime(name, device)
-        if precision == "int8" and isinstance(model, nn.Module):
+        chosen = pick_precision(precision, device)
+        if chosen == "int8" and isinstance(model, nn.Module):
             raise ConfigError(
                 "int8 needs a calibrated file: make one with 'slimdiffsr export --int8' and give "
                 "it as the model"
             )
-        self.model, self.device, self.precision = model, device, precision
+        if isinstance(model, nn.Module):
+            model.eval().requires_grad_(False)
+        self.model, self.device, self.precision = model, device, chosen
+        self._free = precision == "auto"
         self.name = name if isinstance(model, nn.Module) else _of_file(model, name)
         self.cache = cache or Cache()
         self._made: dict[str, Runtime] = {}
         self._torch: TorchRuntime | None = None
         # Float32 for what a lower precision cannot hold, and for other packages to convert.
-        lower = isinstance(model, nn.Module) and precision != "fp32"
+        lower = isinstance(model, nn.Module) and chosen != "fp32"
         self._exact = copy.deepcopy(model) if lower else model
 
     @property
     def depends_on_size(self) -> bool:
         """Whether the choice hangs on the scene's number of tiles."""
-        names = {pick_runtime(self.name, self.device, tiles) for tiles in (1, 1 << 62)}
-        return len(names) > 1
+        return len({self.pick(tiles) for tiles in (1, 1 << 62)}) > 1
+
+    def pick(self, tiles: int) -> RuntimeName:
+        """The runtime for a scene of so many tiles."""
+        return pick_runtime(self.name, self.device, tiles)
+
+    def precision_of(self, name: RuntimeName) -> Precision:
+        """What a runtime would compute in."""
+        free = self._free and isinstance(self.model, nn.Module) and self.device.type == "cpu"
+        return best_precision() if free and name == "openvino" else self.precision
+
+    def advice(self, tiles: int) -> str:
+        """Why 'auto' chooses as it does, or what would be faster; nothing for one asked for."""
+        if self.name != "auto":
+            return ""
+        name = self.pick(tiles)
+        if self.device.type == "cuda":
+            least = COMPILING_PAYS_FROM_TILES
+            return f" (auto: compiled from {least} tiles on, here {tiles})"
+        if self.device.type != "cpu":
+            return ""
+        if name == "torch" and find_spec("openvino") is None:
+            return " (auto: pip install 'slimdiffsr[openvino]' is faster)"
+        least = CONVERTING_PAYS_FROM_TILES
+        return f" (auto: openvino from {least} tiles on, here {tiles})"
 
     def for_tiles(self, tiles: int = 1) -> Runtime:
         """The runtime for a scene of so many tiles. Raises ConfigError, WeightsError."""
-        name = pick_runtime(self.name, self.device, tiles)
+        name = self.pick(tiles)
         if name not in self._made:
             self._made[name] = self._make(name)
         return self._made[name]
@@ -113,18 +142,19 @@ class Runtimes:
         self._made.clear()
 
     def _make(self, name: RuntimeName) -> Runtime:
-        made = self._plain(name)
+        precision = self.precision_of(name)
+        made = self._plain(name, precision)
         exact = self._exact
-        if self.precision == "fp32" or not isinstance(exact, nn.Module):
+        if precision == "fp32" or not isinstance(exact, nn.Module):
             return made
         return GuardedRuntime(made, lambda: TorchRuntime(exact, self.device, "fp32"))
 
-    def _plain(self, name: RuntimeName) -> Runtime:
+    def _plain(self, name: RuntimeName, precision: Precision) -> Runtime:
         if name == "openvino":
-            return OpenVinoRuntime(self._exact, self.device, self.precision, self.cache)
+            return OpenVinoRuntime(self._exact, self.device, precision, self.cache)
         if name == "onnx":
             model = copy.deepcopy(self._exact)  # it is moved to the CPU, the others' is not
-            return OnnxRuntime(model, self.device, self.precision, self.cache)
+            return OnnxRuntime(model, self.device, precision, self.cache)
         inner = self.eager()
         if not isinstance(inner, TorchRuntime) or name == "torch":
             return inner

@@ -15,7 +15,7 @@ from slimdiffsr.runtime.devices import describe_device
 from slimdiffsr.runtime.export import capture, into_openvino, needs
 from slimdiffsr.runtime.protocol import Arithmetic, Precision
 
-__all__ = ["OpenVinoRuntime", "read_openvino"]
+__all__ = ["OpenVinoRuntime", "best_precision", "read_openvino"]
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # int8: of the file's own making
 CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "int8": "INT8"}
@@ -118,6 +118,12 @@ class OpenVinoRuntime:
         if path is not None and not made:
             return self.core.read_model(path)
         return made[0] if made else into_openvino(capture(self.model, (batch, height, width)))
+
+
+def best_precision() -> Precision:
+    """bf16 where this CPU computes in it, as OpenVINO says, else fp32."""
+    able = needs("openvino", "openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "bf16" if "BF16" in able else "fp32"
 
 
 def read_openvino(path: Path, core: Any) -> Any:  # noqa: ANN401  openvino types little
