@@ -12,6 +12,8 @@ from rasters import UTM, byte_picture, nearest, picture, read, write_raster
 from slimdiffsr.errors import BandError, RangeError
 from slimdiffsr.geo import NetworkSpec, SceneOptions, plan_scene, upscale_scene
 from slimdiffsr.geo.emptiness import common_nodata, equals_nodata, stored_nodata
+from slimdiffsr.geo.environment import gdal
+from slimdiffsr.geo.raster import open_source
 from slimdiffsr.geo.values import looks_like_alpha
 
 SPEC = NetworkSpec(scale=4, tile_hr_px=64, overlap_hr_px=16, model_id="x")
@@ -81,6 +83,7 @@ def left_third(values: NDArray[Any]) -> NDArray[np.bool_]:
         ("float32", -LARGEST, "-3.40282347e+38"),
         ("float32", -LARGEST, "-1.79769313486232e+308"),
         ("float32", np.float32(-9999.9), "-9999.9"),
+        ("float32", np.nextafter(np.float32(-9999.9), np.float32(0)), "-9999.9"),
         ("float32", np.float32(0.1), "0.1"),
         ("float32", np.float32(-3.40282306074e38), "-3.40282306074e+038"),
         ("float32", np.inf, "inf"),
@@ -125,6 +128,8 @@ def test_nodata_as_it_is_stored(declared: Any, dtype: str, expected: Any) -> Non
 def test_near_values_are_data() -> None:
     values = np.array([-9999, -9998.99, -9999.1, 0, 1e-30], np.float32)
     assert equals_nodata(values, -9999).tolist() == [True, False, False, False, False]
+    neighbours = np.nextafter(np.float32(-9999), np.array([0, -np.inf], np.float32))
+    assert equals_nodata(neighbours, -9999).all()
     assert equals_nodata(values, 0).tolist() == [False, False, False, True, False]
 
 
@@ -180,6 +185,9 @@ def test_nodata_of_the_whole_pixel(tmp_path: Path) -> None:
     path = mosaic(tmp_path, values, (None,) * 3, more=tag)
     result = check(path, left_third(values), colour="none")
     assert (result[0, :, 48:] == 0).all()
+    with gdal(), open_source(path) as source:
+        reading = source.read(source.region_lr, (1, 2, 3))
+    np.testing.assert_array_equal(reading.valid, ~left_third(values))
     with rasterio.open(tmp_path / "out.tif") as out:
         assert "NODATA_VALUES" not in out.tags()
 

@@ -68,14 +68,14 @@ def test_places_see_the_whole_range(tmp_path: Path) -> None:
         path, "w", driver="GTiff", width=6000, height=3000, count=2, dtype="uint16", transform=UTM,
         tiled=True, blockxsize=256, blockysize=256,
     ) as dataset:  # fmt: skip
-        ramp = (np.mgrid[:3000, :6000].sum(0)).astype("uint16")
+        ramp = np.add.outer(np.arange(3000, dtype="uint16"), np.arange(6000, dtype="uint16"))
         dataset.write(np.stack([ramp, ramp]))
     with gdal(), open_source(path) as source:
         sample = source.sample((1, 2))
         assert source.places_looked_at == 64
         assert sample.values.shape[:2] == (2, 1)
         low, high = np.percentile(sample.values, (0.5, 99.5))
-    true = np.percentile(ramp, (0.5, 99.5))
+    true = np.percentile(ramp[::10, ::10], (0.5, 99.5))
     np.testing.assert_allclose((low, high), true, atol=450)
     plan = plan_scene(path, SPEC, SceneOptions(window=(0, 0, 9, 9)))
     assert any("64 blocks of the scene" in words for words in plan.assumptions)
@@ -98,7 +98,7 @@ def test_hundreds_of_bands_are_not_all_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = sparse(
-        tmp_path / "in.tif", 1500, (0, 0), count=224, dtype="int16", nodata=None, interleave="pixel"
+        tmp_path / "in.tif", 600, None, count=224, dtype="int16", nodata=None, interleave="pixel"
     )
     read: list[Any] = []
     whole = Source._read

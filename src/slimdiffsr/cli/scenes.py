@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -79,6 +79,8 @@ if TYPE_CHECKING:
 
 __all__ = ["demo", "info", "upscale"]
 
+WELL_READ = (".tif", ".tiff", ".vrt", ".png", ".jpg", ".jpeg")
+
 
 def upscale(
     paths: Annotated[
@@ -141,7 +143,6 @@ def upscale(
         check_there(paths[:1])
     from slimdiffsr.crews import ModelPlan, open_workers_of
     from slimdiffsr.geo import SceneOptions
-    from slimdiffsr.geo.probe import Probe
 
     of_sensor = sensor_options(sensor, offset, scale_factor, assets, sign)
     options = SceneOptions(
@@ -179,13 +180,13 @@ def upscale(
         plan = dataclasses.replace(plan, tiles=tiles)
     with (
         library_lines(verbose),
-        Probe() if found.many else nullcontext() as probe,
+        _probe([work.source for work in found.works]) as probe,
         open_workers_of(plan, workers) as crew,
         scenes_progress(len(found.works), quiet or crew is None or not found.many) as together,
     ):
         run = _Run(
-            upscaler, crew, options, of_sensor, inputs, colour, probe, before_after, quiet,
-            verbose, together,
+            upscaler, crew, options, of_sensor, inputs, colour, found.many, probe, before_after,
+            quiet, verbose, together,
         )  # fmt: skip
         status = run_all(found, run, as_json, crew)
     if status:
@@ -202,7 +203,8 @@ class _Run:
     sensor: SensorOptions
     inputs: dict[str, KnownRaster]  # those that more is known of
     colour: str
-    probe: Probe | None  # of many inputs one may make GDAL crash
+    many: bool
+    probe: Probe | None
     before_after: Path | None
     quiet: bool
     verbose: bool
@@ -210,7 +212,7 @@ class _Run:
     looking: Lock = dataclasses.field(default_factory=Lock)  # the probe does one thing at a time
 
     def __call__(self, work: Work, place: str) -> dict[str, Any]:
-        if self.probe and work.target.exists() and not self.options.overwrite:
+        if self.many and work.target.exists() and not self.options.overwrite:
             # Not a failure: an interrupted command with many inputs, given again, goes on.
             note(f"{place}kept: {work.target} exists already; give --overwrite to replace it")
             return {"src": work.source, "dst": str(work.target), "kept": True}
@@ -243,6 +245,17 @@ class _Run:
         if self.verbose:
             for name, value in plain(plan).items():
                 note(f"  {name}: {value}")
+
+
+def _probe(sources: list[str]) -> AbstractContextManager[Probe | None]:
+    """A process that looks first, where a crash would end more than it costs to start one.
+
+    That is a batch, or a format whose reader damaged files are known to crash, as HDF5's.
+    """
+    from slimdiffsr.geo.probe import Probe
+
+    well_read = all(Path(source).suffix.lower() in WELL_READ for source in sources)
+    return nullcontext() if well_read and len(sources) < 2 else Probe()
 
 
 def _bands_beside(text: str | None) -> Any:  # noqa: ANN401  one of three literals
@@ -333,7 +346,9 @@ def info(
     upscaler = Upscaler.from_pretrained(
         model, scale=of_model, device=device, precision=precision, runtime=runtime
     )
-    with library_lines(verbose):
+    with library_lines(verbose), _probe([path]) as probe:
+        if probe:
+            probe.look(path)
         plan = upscaler.plan_scene(path, options, sensor=of_sensor)
     estimate = estimate_run(upscaler, plan, always=True)
     facts = {

@@ -8,6 +8,7 @@ from rasterio.errors import CRSError
 from rasterio.warp import transform_bounds
 
 from slimdiffsr.errors import TilingError
+from slimdiffsr.geo.georef import own_transform
 from slimdiffsr.geo.raster import GDAL_ERRORS, Source
 
 __all__ = ["Bounds", "bounds_on_raster"]
@@ -51,6 +52,6 @@ def bounds_on_raster(
 def _look_like_degrees(source: Source, bounds: Bounds) -> bool:
     crs = source.dataset.crs
     small = all(abs(x) <= 180 for x in bounds[::2]) and all(abs(y) <= 90 for y in bounds[1::2])
-    if not small or crs is None or not crs.is_projected:
+    if not small or crs is None or not crs.is_projected or own_transform(source.dataset) is None:
         return False
     return bool(disjoint_bounds(bounds, tuple(source.dataset.bounds)))  # type: ignore[no-untyped-call]
