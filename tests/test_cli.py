@@ -277,8 +277,11 @@ def test_a_folder_that_cannot_be_written_to(scene: Path, monkeypatch: pytest.Mon
 def test_inputs_that_would_become_one_file(scene: Path, tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     twin = write_raster(tmp_path / "b" / "in.tif", byte_picture(3, 9, 9))
-    fails(run("upscale", scene, twin, tmp_path / "out", *BICUBIC), "would both become")
-    assert not (tmp_path / "out").exists()
+    result = run("upscale", scene, twin, tmp_path / "out", *BICUBIC)
+    assert result.exit_code == 1
+    assert f"error: {twin} would become" in result.stderr
+    assert "1 of 2 inputs failed" in result.stderr
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["in_x4.tif"]
     fails(run("upscale", scene, twin, scene, *BICUBIC), "several inputs need a folder as output")
     fails(run("upscale", scene, twin, tmp_path / "o.tif", *BICUBIC), "o.tif is the name of a file")
     assert not (tmp_path / "o.tif").exists()

@@ -39,7 +39,7 @@ def stop_after(tiles: int, error: BaseException, network: Network | None = None)
         left[0] -= 1
         if left[0] < 0:
             raise error
-        return inner.predict(batch)
+        return np.asarray(inner.predict(batch))
 
     return Network(
         predict=predict, scale=4, tile_hr_px=64, overlap_hr_px=16,
@@ -66,7 +66,9 @@ def test_ctrl_c_keeps_finished_chunks_and_the_same_call_resumes(scene: Path) -> 
     out.unlink()
     stopped(scene)
     names = {path.name for path in out.with_name("out.tif.partial").iterdir()}
-    assert all(re.fullmatch(r"chunk-\d+-\d+\.tif|manifest\.json|lock", name) for name in names)
+    assert all(
+        re.fullmatch(r"chunk-[0-9a-f]+-\d+-\d+\.tif|manifest\.json|lock", name) for name in names
+    )
     told: list[Progress] = []
     report = finish(scene, on_progress=told.append)
     assert 0 < report.chunks_resumed < 9
@@ -122,7 +124,7 @@ def test_a_change_starts_over_and_says_so(scene: Path, change: str, word: str) -
     if change == "option":
         options = SceneOptions(chunk_hr_px=512, colour="none")
     elif change == "input":
-        os.utime(scene, (1, 1))
+        write_raster(scene, byte_picture(3, 300, 290, seed=1), nodata=0)
     else:
         network = wobbly(weights_sha256="1" * 64)
     report = upscale_scene(scene, out, network, options)
@@ -173,7 +175,7 @@ def test_two_runs_for_one_output_exclude_each_other(scene: Path) -> None:
     def waiting(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         started.set()
         assert go_on.wait(30)
-        return inner.predict(batch)
+        return np.asarray(inner.predict(batch))
 
     slow = Network(
         predict=waiting, scale=4, tile_hr_px=64, overlap_hr_px=16,
@@ -201,15 +203,15 @@ def test_a_full_disk_keeps_finished_chunks(scene: Path, monkeypatch: pytest.Monk
     from slimdiffsr.geo import chunks
 
     written = [0]
-    real = chunks.write_stripe
+    real = chunks.write_stripes
 
     def full(*args: Any) -> None:
         written[0] += 1
-        if written[0] > 10:
+        if written[0] > 3:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(*args)
 
-    monkeypatch.setattr(chunks, "write_stripe", full)
+    monkeypatch.setattr(chunks, "write_stripes", full)
     with pytest.raises(DiskFullError, match="finished chunks are kept"):
         finish(scene)
     assert not out.exists()

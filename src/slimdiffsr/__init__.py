@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from slimdiffsr.geo.spec import SceneOptions
     from slimdiffsr.upscale import Upscaler
 
-__all__ = ["Upscaler", "__version__"]
+__all__ = ["SceneOptions", "Upscaler", "__version__"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  a module's attribute
@@ -16,6 +17,10 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401  a module's attribute
         from slimdiffsr.upscale import Upscaler
 
         return Upscaler
+    if name == "SceneOptions":
+        from slimdiffsr.geo.spec import SceneOptions
+
+        return SceneOptions
     if name == "__version__":
         from importlib.metadata import version
 

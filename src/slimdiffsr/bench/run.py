@@ -26,7 +26,7 @@ from slimdiffsr.bench.memory import check_memory
 from slimdiffsr.bench.protocol import BenchConfig, Precision, protocol
 from slimdiffsr.bench.rows import Row
 from slimdiffsr.errors import ConfigError
-from slimdiffsr.upscale import pick_device
+from slimdiffsr.runtime.devices import pick_device
 
 __all__ = ["Record", "bench"]
 

@@ -88,7 +88,7 @@ def evaluate(
     from slimdiffsr.evaluate.iqa import licence_note
     from slimdiffsr.evaluate.store import STORE_FILE
     from slimdiffsr.evaluate.teachers import TeacherFile, load_teacher_file
-    from slimdiffsr.upscale import pick_device
+    from slimdiffsr.runtime.devices import pick_device
 
     loaded = _load(model or [], peer or [], scale, device, colour)
     found = _find_scale(

@@ -18,21 +18,40 @@ ModelOption = Annotated[
     typer.Option(
         "--model", "-m",
         help="tiny-x4, tiny-x4-faithful, compact-x4, compact-x8, tiny-x8, bicubic, lanczos, "
-        "a .safetensors file, or a Hugging Face repository org/name.",
+        "a .safetensors file, an export (.onnx, .xml), or a Hugging Face repository org/name.",
     ),
 ]  # fmt: skip
 ScaleOption = Annotated[int | None, typer.Option("--scale", "-s", help="Enlargement: 4 or 8.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+RuntimeOption = Annotated[
+    str, typer.Option(help="auto, torch, recorded or compiled (CUDA), openvino, onnx.")
+]
+DevicesOption = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; cuda:0,cuda:1 or all for several cards.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(help="Processes that share the cores, on a CPU; default: one.")
+]
+BatchOption = Annotated[int | None, typer.Option(help="Tiles at once; default: what suits best.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")]
 BandsOption = Annotated[str | None, typer.Option(help="Bands seen as red,green,blue: 3,2,1.")]
 RangeOption = Annotated[
     str, typer.Option("--range", help="Values seen as black,white: auto, or lo,hi.")
 ]
+AlphaOption = Annotated[
+    str, typer.Option(help="A band tagged alpha: auto, band (transparency) or none (data).")
+]
 BoundsOption = Annotated[
     str | None, typer.Option(help="Only this part: 'left bottom right top' in the raster's CRS.")
 ]
+BoundsCrsOption = Annotated[
+    str | None, typer.Option("--bounds-crs", help="CRS of --bounds: EPSG:4326 for degrees.")
+]
 WindowOption = Annotated[
     str | None, typer.Option(help="Only this part: 'col_off row_off width height' in pixels.")
+]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Also say what is planned, and what GDAL says.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print a JSON summary to stdout.")]
 

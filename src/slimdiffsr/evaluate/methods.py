@@ -14,6 +14,7 @@ from torch import Tensor
 from slimdiffsr.datasets.images import Rgb8, to_rgb8, to_signed
 from slimdiffsr.errors import ConfigError, DataError, ScaleError
 from slimdiffsr.evaluate.report import TRUTH
+from slimdiffsr.runtime.devices import DTYPES
 from slimdiffsr.upscale import BASELINES, Colour, Upscaler
 
 __all__ = [
@@ -88,7 +89,7 @@ def our_model(
     )
     upscaler.network(colour)  # an unknown rule is found out now, not at each image
     spec = upscaler.spec
-    how = f"{upscaler.dtype} on {upscaler.device.type}".removeprefix("torch.")
+    how = f"{DTYPES[upscaler.precision]} on {upscaler.device.type}".removeprefix("torch.")
     settings = (
         f"{spec.scale}x, tiles of {spec.tile_hr_px} px overlapping by {spec.overlap_hr_px}, "
         f"colour {colour}, {how}"

@@ -32,6 +32,7 @@ from slimdiffsr.settings.config import ModelConfig, parse, to_dict
 
 __all__ = [
     "BUNDLED",
+    "PURPOSES",
     "LoadedModel",
     "interpolate_models",
     "load_model",
@@ -46,6 +47,15 @@ BUNDLED: dict[str, str] = {
     "tiny-x4": "6e1d1309da0610ef5d4a3a7a9871920c6569ca6e5d1cff77810b5b12f83aeaf5",
     "tiny-x4-faithful": "7cf3d8892295102c66c87f5b2180a5a662e81c5f4de319cbf6c8cba03414cb5c",
     "tiny-x8": "a730cf43939a4830e452dbe98c6d549bb153e8de252216a9efe31445df75ea2a",
+}
+
+# What each of them is for.
+PURPOSES: dict[str, str] = {
+    "compact-x4": "the most natural pictures; invents the most",
+    "compact-x8": "pictures at 8x; nearly all detail is made up",
+    "tiny-x4": "sharp pictures, fast; the default",
+    "tiny-x4-faithful": "closest to the truth, soft",
+    "tiny-x8": "8x, experimental",
 }
 
 HUB_FILE = "model.safetensors"
@@ -125,7 +135,11 @@ def load_model(
     _check_tensors(path, tensors, metadata)
     config = _read_config(path, metadata["config"])
     if scale is not None and scale != config.scale:
-        raise ScaleError(f"{source} enlarges {config.scale} times, not {scale} times")
+        fitting = [name for name in sorted(BUNDLED) if f"-x{scale}" in name]
+        hint = f"; these do: {', '.join(fitting)}"
+        raise ScaleError(
+            f"{source} enlarges {config.scale} times, not {scale} times" + (hint if fitting else "")
+        )
     model = build_student(config)
     load_strict(model, tensors, str(path))
     model.eval().requires_grad_(False)

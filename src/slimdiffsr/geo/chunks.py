@@ -1,48 +1,39 @@
-"""The folder of a run in progress: lock, manifest, and chunk files that appear whole or not at all.
+"""The store of finished chunks: each a file that appears whole, and proves itself, or not at all.
 
-``OUT.partial/`` holds ``manifest.json`` (what the chunks were made from), ``lock``, one GeoTIFF for
-each finished chunk, and while a run works the folders ``tiles`` and ``final``. Only files of these
-names are ever deleted.
+A chunk's name holds the key of its job, and its last bytes are a checksum of that name and of all
+that stands before them. It is done when it is there and the checksum is right: nothing else is
+asked, no list is kept, no lock is needed. Any number of processes may write chunks of one job at
+the same time, also the same chunk.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+import uuid
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Protocol
 
+import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 
-from slimdiffsr.errors import OutputError
+from slimdiffsr.geo.blocks import block_profile, build_overviews, set_colours
+from slimdiffsr.geo.failures import UNREADABLE, WRITE_ERRORS, output_error
 from slimdiffsr.geo.georef import shifted
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.header import Header
-from slimdiffsr.geo.output import (
-    UNREADABLE,
-    is_readable,
-    output_error,
-)
-from slimdiffsr.geo.raster import GDAL_ERRORS
-from slimdiffsr.geo.spec import BLOCK_HR_PX
+from slimdiffsr.geo.inputs import Inputs
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+__all__ = ["ChunkStore", "Store", "Stripe"]
 
-__all__ = ["PartialFolder", "Stripe", "open_partial_folder"]
-
-_MANIFEST = "manifest.json"
-_LOCK = "lock"
-_SCRATCH = ("final", "tiles")
-_OURS = re.compile(r"(chunk-\d+-\d+\.tif|scene\.vrt|manifest\.json)(\.tmp)?(\.msk)?(\.aux\.xml)?$")
+_SEAL = b"slimdiffsr chunk"  # stands before the checksum; GDAL reads no further than the TIFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,201 +45,166 @@ class Stripe:
     pixels: NDArray[Any]  # (h, w)
 
 
-@dataclass(slots=True)
-class PartialFolder:
-    """An ``OUT.partial`` folder that this process alone works in."""
+class Store(Protocol):
+    """Where finished chunks go: a folder here, or objects elsewhere. Can be handed to a process."""
+
+    @property
+    def key(self) -> str:
+        """Of the job that the chunks are of."""
+        ...
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the chunks are made from."""
+        ...
+
+    def write(
+        self,
+        region_hr: Region,
+        header: Header,
+        stripes: Iterator[Stripe],
+        factors: Sequence[int] = (),
+    ) -> None:
+        """Take a chunk; it is there whole afterwards, or not at all."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkStore:
+    """The chunks of one job in a folder. Can be handed to another process.
+
+    key: of the job, as ``partial.job_key`` makes it. inputs: what chunks are made from; no chunk
+    is kept that was made after they changed.
+    """
 
     path: Path
-    restarted: str = ""  # why earlier chunks were thrown away, as a sentence
+    key: str
+    inputs: Inputs
 
     def chunk_path(self, region_hr: Region) -> Path:
         """File of the chunk that begins at a place of the output grid."""
-        return self.path / f"chunk-{region_hr.row:07d}-{region_hr.col:07d}.tif"
+        return self.path / f"chunk-{self.key}-{region_hr.row:07d}-{region_hr.col:07d}.tif"
 
-    @property
-    def vrt_path(self) -> Path:
-        """The file that lays all chunks side by side."""
-        return self.path / "scene.vrt"
+    def is_done(self, region_hr: Region) -> bool:
+        """Whether a chunk is there and as it was written; a damaged one is deleted.
 
-    def scratch(self, name: Literal["final", "tiles"]) -> Path:
-        """A new empty folder: for the output before it is moved into place, or for shared tiles.
-
-        Raises DiskFullError or OutputError.
+        Raises OutputError when it can neither be read nor deleted.
         """
-        folder = self.path / name
+        path = self.chunk_path(region_hr)
         try:
-            _remove_folder(folder)
-            folder.mkdir()
+            with path.open("rb") as file:
+                if _is_sealed(file, path.name):
+                    return True
+            path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            pass
         except OSError as error:
-            raise output_error(folder, error) from None
-        return folder
+            raise output_error(path, error) from None
+        return False
 
-    def drop_scratch(self) -> None:
-        """Delete such folders."""
-        for name in _SCRATCH:
-            _remove_folder(self.path / name)
+    def write(
+        self,
+        region_hr: Region,
+        header: Header,
+        stripes: Iterator[Stripe],
+        factors: Sequence[int] = (),
+    ) -> None:
+        """Write a chunk under a temporary name, read it back, seal it, and give it its own name.
 
-    def is_finished(self, region_hr: Region, header: Header) -> bool:
-        """Whether a chunk is there and whole; a damaged one is deleted."""
-        path = self.chunk_path(region_hr)
-        if not path.exists():
-            return False
-        try:
-            whole = _is_whole(path, region_hr, header)
-        except GDAL_ERRORS:
-            whole = False
-        if not whole:
-            path.unlink()
-        return whole
-
-    def write_chunk(self, region_hr: Region, header: Header, stripes: Iterator[Stripe]) -> None:
-        """Write a chunk under a temporary name, check it, and give it its own.
-
-        Raises DiskFullError or OutputError; the chunk is then not there.
+        factors: of its overviews; see ``blocks.chunk_factors``.
+        Raises DiskFullError or OutputError, or RasterError when the input has changed; the chunk is
+        then not there.
         """
         path = self.chunk_path(region_hr)
-        temporary = path.with_name(path.name + ".tmp")
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
-            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):  # type: ignore[no-untyped-call]
-                with rasterio.open(temporary, "w", **_profile(region_hr, header)) as dataset:
-                    for stripe in stripes:
-                        write_stripe(dataset, stripe)
-                if not _is_whole(temporary, region_hr, header):
-                    raise OSError(UNREADABLE)
-            _sync(temporary)
+            _write_pixels(temporary, region_hr, header, stripes)
+            build_overviews(temporary, header, factors)
+            self.inputs.check_unchanged()
+            _seal(temporary, path.name)
             temporary.replace(path)
-            _sync(self.path)
-        except (*GDAL_ERRORS, OSError) as error:
+            sync(self.path)
+        except WRITE_ERRORS as error:
             raise output_error(path, error) from None
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
-    def chunk_count(self) -> int:
-        """Number of finished chunks."""
-        return len(list(self.path.glob("chunk-*.tif")))
-
-    def remove(self) -> bool:
-        """Delete our files; False if foreign ones keep the folder alive."""
-        _clear(self.path)
-        (self.path / _LOCK).unlink(missing_ok=True)
-        with suppress(OSError):
-            self.path.rmdir()
-        return not self.path.exists()
-
-
-def write_stripe(dataset: Any, stripe: Stripe) -> None:  # noqa: ANN401
-    """The one place where pixels go to disk."""
-    height, width = stripe.pixels.shape
-    window = rasterio.windows.Window(0, stripe.row_hr_px, width, height)
-    if stripe.band == 0:
-        dataset.write_mask(stripe.pixels, window=window)
-    else:
-        dataset.write(stripe.pixels, stripe.band, window=window)
-
-
-@contextmanager
-def open_partial_folder(path: Path, fingerprint: Mapping[str, Any]) -> Iterator[PartialFolder]:
-    """Take an ``OUT.partial`` folder for this process, keeping chunks of an equal fingerprint.
-
-    Raises OutputError when another process works there, when the folder is not ours, or when it
-    cannot be made.
-    """
-    with ExitStack() as stack:
+    def count(self) -> int:
+        """Number of chunks that are there, whole or not."""
         try:
-            _check_ours(path)
-            path.mkdir(exist_ok=True)
-            stack.enter_context(_locked(path))
-            folder = PartialFolder(path, _match_manifest(path, fingerprint))
-        except OSError as error:
-            raise output_error(path, error) from None
-        try:
-            yield folder
-        finally:
-            folder.drop_scratch()
+            return sum(1 for _ in self.path.glob(f"chunk-{self.key}-*.tif"))
+        except OSError:
+            return 0
 
 
-def _check_ours(path: Path) -> None:
-    if not path.exists():
-        return
-    names = {entry.name for entry in path.iterdir()} if path.is_dir() else {"a file"}
-    if names <= {_LOCK, _MANIFEST + ".tmp"}:
-        return
-    with suppress(OSError, ValueError):
-        if "slimdiffsr" in json.loads((path / _MANIFEST).read_text()):
-            return
-    raise OutputError(
-        f"{path} exists and was not made by slimdiffsr: move it or choose another output"
-    )
+def write_stripes(dataset: Any, stripes: list[Stripe]) -> None:  # noqa: ANN401
+    """The one place where pixels go to disk: all bands of some rows, whose blocks they share."""
+    window = _window(stripes[0].row_hr_px, stripes[0].pixels.shape)
+    bands = [stripe for stripe in stripes if stripe.band > 0]
+    if bands:
+        pixels = np.stack([stripe.pixels for stripe in bands])
+        dataset.write(pixels, [stripe.band for stripe in bands], window=window)
+    for stripe in stripes:
+        if stripe.band == 0:
+            dataset.write_mask(stripe.pixels, window=window)
 
 
-def _match_manifest(path: Path, fingerprint: Mapping[str, Any]) -> str:
-    manifest = path / _MANIFEST
-    wanted = json.loads(json.dumps(fingerprint))
-    try:
-        found = json.loads(manifest.read_text())
-    except (OSError, ValueError):
-        found = None
-    if found == wanted:
-        return ""
-    chunks = PartialFolder(path).chunk_count()
-    _clear(path)
-    temporary = path / (_MANIFEST + ".tmp")
-    temporary.write_text(json.dumps(wanted, indent=1, sort_keys=True))
-    temporary.replace(manifest)
-    if not isinstance(found, dict) or chunks == 0:
-        return ""
-    changed = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
-    return (
-        f"{chunks} finished chunks of an earlier run were discarded and the run started over, "
-        f"because this changed: {', '.join(changed)}."
-    )
+def _write_pixels(path: Path, region_hr: Region, header: Header, stripes: Iterator[Stripe]) -> None:
+    written = []
+    with rasterio.open(path, "w", **_profile(region_hr, header)) as dataset:
+        set_colours(dataset, header)
+        for _, bands in groupby(stripes, key=lambda stripe: stripe.row_hr_px):
+            some = list(bands)
+            write_stripes(dataset, some)
+            written += [(s.band, s.row_hr_px, s.pixels.shape, _sum(s.pixels)) for s in some]
+    # GDAL is silent about some blocks that found no room on the disk.
+    with rasterio.open(path) as dataset:
+        for band, row, shape, checksum in written:
+            window = _window(row, shape)
+            read = (
+                dataset.read_masks(1, window=window)
+                if band == 0
+                else dataset.read(band, window=window)
+            )
+            if _sum(read) != checksum:
+                raise OSError(UNREADABLE)
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with _take_lock(path) as file:
-        file.truncate(0)
-        file.write(str(os.getpid()))
+def _sum(pixels: NDArray[Any]) -> int:
+    return zlib.crc32(pixels.tobytes() if not pixels.flags.c_contiguous else pixels.data)
+
+
+def _window(row_hr_px: int, shape: tuple[int, ...]) -> rasterio.windows.Window:
+    return rasterio.windows.Window(0, row_hr_px, shape[1], shape[0])
+
+
+def _seal(path: Path, name: str) -> None:
+    with path.open("r+b") as file:
+        checksum = _checksum(file, name, os.fstat(file.fileno()).st_size)
+        file.seek(0, os.SEEK_END)
+        file.write(_SEAL + checksum)
         file.flush()
-        yield
+        os.fsync(file.fileno())
 
 
-def _take_lock(path: Path) -> IO[str]:
-    # The lock dies with its process, so one that a killed run left behind is simply taken over.
-    name = path / _LOCK
-    while True:
-        file = name.open("a+", encoding="ascii")
-        if fcntl is None:
-            return file
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            file.close()
-            raise OutputError(
-                f"another run (process {owner}) is writing this output now, in {path}: "
-                "wait for it or choose another output"
-            ) from None
-        # Another run may have finished and removed the folder between opening and locking.
-        if name.exists() and name.stat().st_ino == os.fstat(file.fileno()).st_ino:
-            return file
-        file.close()
-        path.mkdir(exist_ok=True)
+def _is_sealed(file: IO[bytes], name: str) -> bool:
+    length = os.fstat(file.fileno()).st_size - len(_SEAL) - hashlib.sha256().digest_size
+    if length < 0:
+        return False
+    wanted = _SEAL + _checksum(file, name, length)
+    return file.read() == wanted
 
 
-def _clear(path: Path) -> None:
-    PartialFolder(path).drop_scratch()
-    for entry in path.iterdir():
-        if _OURS.fullmatch(entry.name):
-            entry.unlink()
-
-
-def _remove_folder(folder: Path) -> None:
-    if folder.is_dir():
-        for entry in folder.iterdir():
-            entry.unlink()
-        folder.rmdir()
+def _checksum(file: IO[bytes], name: str, length: int) -> bytes:
+    # Of the name too: two chunks that were swapped are both wrong.
+    digest = hashlib.sha256(name.encode())
+    file.seek(0)
+    left = length
+    while left > 0 and (block := file.read(min(left, 1 << 20))):
+        digest.update(block)
+        left -= len(block)
+    return digest.digest()
 
 
 def _profile(region_hr: Region, header: Header) -> dict[str, Any]:
@@ -268,25 +224,14 @@ def _profile(region_hr: Region, header: Header) -> dict[str, Any]:
             base, region_hr.col - header.region_hr.col, region_hr.row - header.region_hr.row
         ),
         "nodata": header.nodata,
-        "tiled": True,
-        "blockxsize": BLOCK_HR_PX,
-        "blockysize": BLOCK_HR_PX,
-        "interleave": "band",
         "photometric": "MINISBLACK",
-        # Not compressed, as the output is: once is enough. Empty blocks take no room.
-        "sparse_ok": True,
         "bigtiff": "IF_SAFER",
+        **block_profile(header),
     }
 
 
-def _is_whole(path: Path, region_hr: Region, header: Header) -> bool:
-    with rasterio.open(path) as dataset:
-        shape = (dataset.count, dataset.height, dataset.width, dataset.dtypes[0])
-        wanted = (len(header.bands), region_hr.height, region_hr.width, header.dtype.name)
-        return shape == wanted and is_readable(dataset)
-
-
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except PermissionError:  # Windows opens no folders

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimdiffsr.errors import BandError, OutputError, RangeError, ScaleError, TilingError
+from slimdiffsr.geo.arrays import NUMPY, Array, Arrays
 
 __all__ = [
     "BLOCK_HR_PX",
+    "AlphaRule",
     "ColourRule",
     "Network",
     "NetworkSpec",
@@ -28,21 +30,24 @@ __all__ = [
 
 BLOCK_HR_PX = 512  # block of the output file; chunks are multiples of it
 
-Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Predict = Callable[[NDArray[np.float32]], Array]
 """(n, 3, t, t) in [0, 1] with t = tile_hr_px // scale -> (n, 3, scale*t, scale*t), about [0, 1].
 
-``n`` is always ``Network.batch``; the result is not clipped.
+``n`` is always ``Network.batch``; the result is of float32, an array of ``Network.arrays``, and not
+clipped.
 """
 
 OutputFormat = Literal["cog", "gtiff", "png"]
 ColourRule = Literal["low-frequency", "none"]
+AlphaRule = Literal["auto", "band", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
     """How a scene must be cut for a network; enough to plan a run without loading weights.
 
-    Raises ScaleError and TilingError when the numbers do not fit together.
+    ``arithmetic``: what else decides a pixel's last bit, as pairs: runtime, precision, device,
+    version. Raises ScaleError and TilingError when the numbers do not fit together.
     """
 
     scale: int
@@ -51,6 +56,7 @@ class NetworkSpec:
     model_id: str
     weights_sha256: str = ""
     batch: int = 1
+    arithmetic: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.scale < 2 or BLOCK_HR_PX % self.scale:
@@ -66,9 +72,15 @@ class NetworkSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Network(NetworkSpec):
-    """A network as the engine sees it: one function and how scenes are cut for it."""
+    """A network as the engine sees it: one function and how scenes are cut for it.
+
+    arrays: where its results lie, and the work on them is done. remarks: what it has to say when
+    all is done, as whole sentences for the user.
+    """
 
     predict: Predict
+    arrays: Arrays = NUMPY
+    remarks: Callable[[], tuple[str, ...]] = tuple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +89,10 @@ class SceneOptions:
 
     bands: 1-based bands shown to the network as red, green and blue, or one band alone.
     value_range: the (low, high) of the source's units that the network sees as 0 and 1.
-    bounds: (left, bottom, right, top) in the raster's CRS. window: (col_off, row_off, width,
+    nodata: the value of empty pixels, instead of what the raster declares; "none": there is none.
+    alpha: whether a band tagged alpha is transparency ("band"; untagged, the last of two or four),
+    data ("none"), or what its values look like ("auto").
+    bounds: (left, bottom, right, top) in the raster's CRS, or in ``bounds_crs``. window: (col_off, row_off, width,
     height) in input pixels. At most one of the two.
     chunk_hr_px: side of the unit of work, at most; 1024 input pixels are the other limit.
     grid_offset_lr_px: (columns, rows) by which the tile grid starts further outside the scene.
@@ -87,7 +102,10 @@ class SceneOptions:
     bands: tuple[int, ...] | None = None
     value_range: tuple[float, float] | Literal["auto"] = "auto"
     all_bands: bool = False
+    nodata: float | Literal["declared", "none"] = "declared"
+    alpha: AlphaRule = "auto"
     bounds: tuple[float, float, float, float] | None = None
+    bounds_crs: str | None = None
     window: tuple[int, int, int, int] | None = None
     format: OutputFormat = "cog"
     colour: ColourRule = "low-frequency"
@@ -102,6 +120,10 @@ class SceneOptions:
         self._check_range()
         if self.bounds is not None and self.window is not None:
             raise TilingError("give either bounds or window, got both")
+        if self.bounds_crs is not None and self.bounds is None:
+            raise TilingError(f"bounds_crs {self.bounds_crs} needs bounds, got none")
+        if self.alpha not in ("auto", "band", "none"):
+            raise BandError(f"alpha must be auto, band or none, got {self.alpha!r}")
         if self.format not in ("cog", "gtiff", "png"):
             raise OutputError(f"format must be cog, gtiff or png, got {self.format!r}")
         if self.colour not in ("low-frequency", "none"):
@@ -140,9 +162,10 @@ class ScenePlan:
     dtype: str
     nodata: float | None
     rgb_bands: tuple[int, ...]  # one or three, counted from 1: what the network sees
+    rgb_output_bands: tuple[int, ...]  # the same bands by their numbers in the output
     output_bands: tuple[str, ...]  # names, in the order written
     band_reason: str
-    value_range: tuple[float, float]
+    value_range: tuple[float, float]  # of the first band that the network sees
     range_reason: str
     tile_hr_px: int
     overlap_hr_px: int
@@ -150,6 +173,8 @@ class ScenePlan:
     tiles: int
     chunks: int
     output_bytes: int  # before compression
+    scratch_bytes: int  # on the disk while it works, the output included; at most
+    memory_bytes: int  # about, the network's own not included
     assumptions: tuple[str, ...]  # whole sentences for the user
 
 
