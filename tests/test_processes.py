@@ -214,6 +214,7 @@ def test_processes_that_do_not_find_each_other_and_batches_that_do_not_divide_ar
     def three(rank: int) -> None:
         with pytest.raises(ConfigError, match=r"batch of 4 .* among 3 processes .* multiple of 3"):
             start_run(dataclasses.replace(UNCERTAINTIES["micro"], batch=4), paths)
+        torch.distributed.barrier()  # or the first would be gone before the last one joins
 
     in_processes(3, three)
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -75,7 +75,7 @@ def test_a_pipe_gets_sentences_at_once_and_counts_every_thirty_seconds(
 def test_of_several_processes_the_first_alone_speaks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slimdiffsr.cli.show.SILENCE_S", 0.1)
+    monkeypatch.setattr("slimdiffsr.cli.show.LINE_EVERY_S", 0.1)
     monkeypatch.setenv("RANK", "1")
     with TrainingConsole(10) as console:
         console.notice(Notice("reading weights"))
@@ -87,7 +87,7 @@ def test_of_several_processes_the_first_alone_speaks(
 def test_a_pipe_gets_a_line_although_nothing_is_said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slimdiffsr.cli.show.SILENCE_S", 0.5)
+    monkeypatch.setattr("slimdiffsr.cli.show.LINE_EVERY_S", 0.5)
     with TrainingConsole(10) as console:
         console.notice(Notice("reading weights"))
         time.sleep(1.3)
