@@ -1,6 +1,7 @@
 """Commands beside upscale, and rio."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner as ClickRunner
 from PIL import Image
 from rasters import byte_picture, read, write_raster
+from students import write_images
 from test_cli import BICUBIC, fails, run
 
 from slimdiffsr.cli import rio_command
@@ -74,6 +76,9 @@ def test_interpolate_makes_a_model_between(scene: Path, tmp_path: Path) -> None:
     fails(run(*arguments, "--amount", 2, "--overwrite"), "amount must be in [0, 1], got 2")
 
 
+SMALL = ("loss.lpips=0", "batch=1", "crop_hr_px=64", "workers=0", "loss.gan=0")
+
+
 def test_train_shows_the_config_it_would_use(tmp_path: Path) -> None:
     base = [
         "train",
@@ -85,11 +90,19 @@ def test_train_shows_the_config_it_would_use(tmp_path: Path) -> None:
         "--out",
         tmp_path / "run",
     ]
-    result = run(*base, "--dry-run", "--set", "steps=7", "--set", "loss.lpips=0.5")
+    write_images(tmp_path, [(64, 64), (80, 64), (64, 32)])
+    small = [word for s in SMALL for word in ("--set", s)]
+    result = run(*base, "--dry-run", "--set", "steps=7", *small)
     assert result.exit_code == 0, result.output
     config = json.loads(result.stdout)
-    assert (config["steps"], config["loss"]["lpips"]) == (7, 0.5)
+    assert (config["steps"], config["loss"]["lpips"]) == (7, 0.0)
     assert config["model"]["name"] == "tiny-x4"
+    # It counts the images and times a few steps.
+    assert "2 images to train on, 1 are smaller than the crop" in result.stderr
+    assert re.search(r"\n[\d.e-]+ s a step: about [\d.e-]+ seconds for 7 steps\n$", result.stderr)
+    without = run(*base, "--dry-run", "--set", "loss.lpips=1", *small[2:])
+    assert without.exit_code == 2
+    assert without.stderr.splitlines()[-1].startswith("error: LPIPS needs weights")
     fails(run(*base, "--dry-run", "--set", "stepps=7"), "stepps: Unexpected keyword argument")
     fails(run(*base, "--dry-run", "--set", "steps"), "expected key=value, got 'steps'")
     fails(run(*base, "--dry-run", "--set", "steps=-1"), "steps")

@@ -47,8 +47,8 @@ FARMLAND = pytest.param("naip_farmland_5m", marks=pytest.mark.slow)
 def scene(request: pytest.FixtureRequest) -> tuple[Path, int]:
     """A raster, and the side of the part that is looked at."""
     if request.param == "town":
-        return request.getfixturevalue("town"), 256
-    return fixture(request.param), 400 if request.param == "naip_farmland_5m" else 256
+        return request.getfixturevalue("town"), 160
+    return fixture(request.param), 400 if request.param == "naip_farmland_5m" else 160
 
 
 def run(name: str, src: Path, out: Path, side: int, offset_lr_px: int = 0) -> NDArray[Any]:
@@ -100,6 +100,7 @@ def test_the_window_figure_sees_windows(town: Path) -> None:
     assert window_ratio(untiled + blocks, 4) > 1.2 * window_ratio(untiled, 4)
 
 
+@pytest.mark.slow
 def test_tiny_x8_shows_no_seams_and_keeps_colours(town: Path, tmp_path: Path) -> None:
     out, side, spec = tmp_path / "out.tif", 160, upscaler("tiny-x8").spec
     lr = read(town)[:3, :side, :side]

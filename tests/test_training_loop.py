@@ -16,16 +16,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from slimdiffsr.degrade import image_generator
 from slimdiffsr.errors import TrainingError, WeightsError
 from slimdiffsr.settings.config import TrainConfig
 from slimdiffsr.training.data import (
     TrainingPairs,
     batch_files,
-    find_images,
-    read_rgb,
     training_batches,
 )
+from slimdiffsr.training.images import find_images
 from slimdiffsr.training.loop import (
     STATE_FILE,
     Average,
@@ -35,6 +33,8 @@ from slimdiffsr.training.loop import (
     resume,
     train,
 )
+from slimdiffsr.training.notices import LeftOut, Notice
+from slimdiffsr.training.pixels import read_rgb
 from slimdiffsr.training.state import load_state, save_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -123,7 +123,7 @@ def quarter(hr: Tensor, rngs: list[torch.Generator]) -> Tensor:
 def pairs(tmp_path: Path) -> TrainingPairs:
     write_images(tmp_path / "data", [(80, 96), (64, 64), (128, 64)])
     images = find_images([tmp_path / "data"], 64)
-    return TrainingPairs(images, 64, 1, quarter, image_generator)
+    return TrainingPairs(images, 64, 1, quarter)
 
 
 def run(
@@ -172,7 +172,7 @@ def test_speed_is_counted_from_the_first_step_of_this_call(
     out = tmp_path / "out"
     run(Counting(), pairs, out, micro_training(steps=2))
     times = iter(range(1000))
-    monkeypatch.setattr("slimdiffsr.training.loop.time.monotonic", lambda: float(next(times)))
+    monkeypatch.setattr("slimdiffsr.training.log.time.monotonic", lambda: float(next(times)))
     seen: list[Progress] = []
     run(Counting(), pairs, out, micro_training(log_every=5), on_progress=seen.append)
     # The clock ticks once a reading: at the start, after steps 3 and 4, and for the report.
@@ -306,9 +306,26 @@ def test_neither_ctrl_c_nor_the_end_of_time_saves_weights_that_are_not_finite(
     assert not (tmp_path / "b" / STATE_FILE).exists()
 
 
-def test_unreadable_images_are_counted(pairs: TrainingPairs, tmp_path: Path) -> None:
+def test_unreadable_images_are_told_each_once_with_the_reason(
+    pairs: TrainingPairs, tmp_path: Path
+) -> None:
     pairs.images.files[0].write_bytes(b"broken")
-    assert run(Counting(), pairs, tmp_path / "out").unreadable > 0
+    told: list[Notice] = []
+    left_out = LeftOut(tmp_path / "left-out.txt", told.append)
+    config = micro_training()
+    batches = training_batches(
+        config, pairs, 0, device=torch.device("cpu"), on_passed=left_out.note
+    )
+    assert len(list(batches)) == 6
+    (notice,) = told
+    assert notice.text.startswith(f"passed over: cannot read the image {pairs.images.files[0]}: ")
+    left_out.note([(f"{n}.png", f"{n}.png is broken") for n in range(9)])
+    assert [n.text for n in told[1:]] == [
+        "passed over: 0.png is broken", "passed over: 1.png is broken",
+        f"more images are passed over: all of them are named in {left_out.file}",
+    ]  # fmt: skip
+    left_out.write()
+    assert len(left_out.file.read_text().splitlines()) == 10
 
 
 def test_the_state_of_another_kind_of_run_is_refused(pairs: TrainingPairs, tmp_path: Path) -> None:
@@ -367,15 +384,19 @@ def test_the_curves_of_a_resumed_run_go_on(pairs: TrainingPairs, tmp_path: Path)
     assert [step for step, _ in curves["images_per_s"]] == list(range(1, 7))
 
 
+class PowerCut(BaseException):
+    """Nothing is saved any more."""
+
+
 def test_steps_logged_after_the_last_save_are_not_in_the_curves_twice(
     pairs: TrainingPairs, tmp_path: Path
 ) -> None:
     def crash(progress: Progress) -> None:
         if progress.step == 5:
-            raise RuntimeError("power cut")
+            raise PowerCut
 
     out = tmp_path / "out"
-    with pytest.raises(RuntimeError, match="power cut"):
+    with pytest.raises(PowerCut):
         run(Counting(), pairs, out, micro_training(save_every=3), on_progress=crash)
     assert saved_step(out) == 3
     time.sleep(1.1)  # log files are named by the second

@@ -15,8 +15,10 @@ __all__ = [
     "DataError",
     "DiskFullError",
     "InterruptedRunError",
+    "JobError",
     "ModelNotFoundError",
     "OutputError",
+    "PlaceError",
     "PredictionError",
     "RangeError",
     "RasterError",
@@ -57,6 +59,18 @@ class OutputError(SlimDiffSRError):
 
 class DiskFullError(OutputError):
     """The disk filled up; finished chunks are kept and the run can be resumed."""
+
+
+class PlaceError(SlimDiffSRError):
+    """A folder or object store cannot be reached, or does not let us in."""
+
+    exit_status: ClassVar[int] = 4
+
+
+class JobError(SlimDiffSRError):
+    """A job is missing, damaged, of another version, or does not fit its worker."""
+
+    exit_status: ClassVar[int] = 5
 
 
 class PredictionError(SlimDiffSRError):

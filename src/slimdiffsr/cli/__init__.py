@@ -12,7 +12,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from slimdiffsr.cli import evaluate, figures, models, scenes, testset, train
+from slimdiffsr.cli import evaluate, figures, jobs, models, scenes, testset, train
 from slimdiffsr.cli.bench import bench
 from slimdiffsr.cli.check import check
 from slimdiffsr.cli.export import export
@@ -24,9 +24,13 @@ __all__ = ["app", "main", "rio_command"]
 
 EXTRAS = {"accelerate": "train", "PIL": "report", "tensorboard": "train", "matplotlib": "report"}
 
-RASTERS, TRAINING, COMPARISON, FILES = "Rasters", "Training", "Comparison", "Model files"
+RASTERS, MACHINES, TRAINING = "Rasters", "Many machines", "Training"
+COMPARISON, FILES = "Comparison", "Model files"
+UsageError: Any = typer.BadParameter.__base__  # click's, or that of the copy that typer brings
+
 ORDER = (
     *("upscale", "info", "check", "models", "demo"),
+    *("plan", "work", "status", "finish"),
     *("train", "merge-teacher", "interpolate"),
     *("make-testset", "evaluate", "draw", "bench"),
     *("export", "import-weights", "import-lpips", "import-dists"),
@@ -39,6 +43,20 @@ class _Friendly(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401  typer's own Context
         """Commands as ``--help`` shows them; typer itself puts train and draw last."""
         return sorted(super().list_commands(ctx), key=ORDER.index)
+
+    def main(self, *args: Any, **how: Any) -> Any:  # noqa: ANN401  typer's own
+        """What a shell calls: a wrong use is one sentence too."""
+        how["standalone_mode"] = False
+        try:
+            status = super().main(*args, **how)
+        except UsageError as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                error.show()
+            else:
+                command = error.ctx.command_path if error.ctx else "slimdiffsr"
+                note(f"error: {error.format_message().rstrip('.')}: see {command} --help")
+            sys.exit(ConfigError.exit_status)
+        sys.exit(status if isinstance(status, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  typer's own Context
         """Run a command."""
@@ -93,6 +111,10 @@ app = typer.Typer(
 for command in (scenes.upscale, scenes.info, check, scenes.demo):
     app.command(rich_help_panel=RASTERS)(command)
 app.command("models", rich_help_panel=RASTERS)(models.list_models)
+app.command(rich_help_panel=MACHINES)(jobs.plan)
+app.command(rich_help_panel=MACHINES)(jobs.work)
+app.command(rich_help_panel=MACHINES)(jobs.status)
+app.command(rich_help_panel=MACHINES)(jobs.finish)
 app.command("merge-teacher", rich_help_panel=TRAINING)(models.merge_teacher)
 app.command(rich_help_panel=TRAINING)(models.interpolate)
 app.command("make-testset", rich_help_panel=COMPARISON)(testset.make_testset)

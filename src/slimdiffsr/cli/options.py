@@ -69,14 +69,13 @@ CodecOption = Annotated[
 CodecFolderOption = Annotated[
     Path | None, typer.Option(help="Folder with the autoencoder's weights; default: from the hub.")
 ]
-FrozenCodecOption = Annotated[str, typer.Option("--codec", help="taesd or kl.")]
-DataOption = Annotated[
-    list[Path],
-    typer.Option(
-        help="Folder of sharp images; repeat for more. Of DOTA, DIOR and Real-RefRSSRD, known by "
-        "their folders, only the training part; dota:FOLDER insists."
-    ),
-]
+_DATA: Any = typer.Option(
+    "--data",
+    help="Folder of sharp images; repeat for more. Of DOTA, DIOR and Real-RefRSSRD, known by their "
+    "folders, only the training part; dota:FOLDER insists.",
+)
+DataOption = Annotated[list[Path], _DATA]
+OptionalDataOption = Annotated[list[Path] | None, _DATA]
 OutOption = Annotated[Path, typer.Option(help="Folder of the run; the same again resumes.")]
 ValidationOption = Annotated[
     Path | None, typer.Option(help="Folder of sharp images, or of pairs in lr/ and hr/.")
@@ -89,10 +88,26 @@ MinutesOption = Annotated[
     float | None, typer.Option(min=0, help="Stop so many minutes after the first step, saved.")
 ]
 LpipsOption = Annotated[
-    Path | None, typer.Option(help="LPIPS weights, .safetensors; default: by the lpips package.")
+    Path | None,
+    typer.Option(
+        help="LPIPS weights, .safetensors; default: by the lpips package; not needed for L1 alone."
+    ),
+]
+RecipeOption = Annotated[
+    Path | None, typer.Option(help="A .toml file with what the degradation does otherwise.")
+]
+TrainingRangeOption = Annotated[
+    str,
+    typer.Option(
+        "--range",
+        help="Of images with more than 8 bits, values seen as black,white: auto, or lo,hi.",
+    ),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Print the resolved config and stop.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Print the resolved config, count images, time a step; no more."
+    ),
 ]
 DinoOption = Annotated[str, typer.Option(help="DINO ViT-B/16 for adversary=dino: name or folder.")]
 

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from slimdiffsr.cli.estimate import Estimate
     from slimdiffsr.training.loop import Progress as TrainingProgress
     from slimdiffsr.training.loop import TrainResult
+    from slimdiffsr.training.notices import Notice
 
 __all__ = [
+    "TrainingConsole",
     "counting_progress",
     "duration",
     "is_out_of_memory",
@@ -45,7 +47,6 @@ __all__ = [
     "tell",
     "tell_plan",
     "tell_training",
-    "training_progress",
 ]
 
 LINE_EVERY_S = 30.0
@@ -141,12 +142,16 @@ def tell_training(result: TrainResult, steps: int, written: Path) -> None:
         return
     ending = "" if result.finished else "; the same command goes on from here"
     note(f"step {result.step} of {steps} after {result.seconds:.0f} s{ending}")
-    if result.unreadable:
-        note(f"passed over images that cannot be read, {result.unreadable} times")
-    if result.too_small:
-        note(f"{result.too_small} images smaller than the crop were passed over")
-    if result.changed:
-        note(f"went on with other settings than before: {'; '.join(result.changed)}")
+    left_out = [
+        f"{count} {why}"
+        for count, why in (
+            (result.unreadable, "that cannot be read"),
+            (result.too_small, "smaller than the crop"),
+        )
+        if count
+    ]
+    if left_out:
+        note(f"images passed over: {', '.join(left_out)}; see left-out.txt beside {written.name}")
     print(written)
 
 
@@ -274,7 +279,7 @@ class _Lines:
 
 
 @contextmanager
-def counting_progress(what: str) -> Iterator[Callable[..., None]]:
+def counting_progress(what: str, *, quiet: bool = False) -> Iterator[Callable[..., None]]:
     """A progress bar for things one by one, on a terminal only.
 
     Called with how many are done, how many there are, and perhaps what comes next.
@@ -284,31 +289,84 @@ def counting_progress(what: str) -> Iterator[Callable[..., None]]:
         TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
         TimeRemainingColumn(),
     )  # fmt: skip
-    shown = console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
+    hidden = quiet or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total, following="": bar.update(
             task, completed=done, total=total, description=following
         )
 
 
-@contextmanager
-def training_progress(steps: int) -> Iterator[Callable[[TrainingProgress], None]]:
-    """A progress bar for a training run; plain lines where there is no terminal."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("step {task.completed}/{task.total}"), BarColumn(),
-        TextColumn("{task.fields[text]}"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("train", total=steps, text="")
+class TrainingConsole:
+    """What a training run says: a bar on a terminal, elsewhere lines, one at least every 30 s.
 
-        def show(progress: TrainingProgress) -> None:
-            losses = " ".join(f"{name} {value:.4f}" for name, value in progress.losses.items())
-            memory = f"{progress.memory_gib:.1f} GiB " if progress.memory_gib else ""
-            text = f"{progress.images_per_s:.1f} images/s {memory}{losses}"
-            bar.update(task, completed=progress.step, text=text)
-            if not console.is_terminal:
-                note(f"step {progress.step} {text}")
+    Both of its methods are meant to be handed to a stage, as ``on_progress`` and as ``tell``.
+    """
 
-        yield show
+    def __init__(self, steps: int) -> None:
+        self.console = Console(stderr=True)
+        self.shown = self.console.is_terminal
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(),
+        )  # fmt: skip
+        self.bar = Progress(*columns, console=self.console, disable=not self.shown)
+        self.task = self.bar.add_task("starting", total=None, text="")
+        self.steps = steps
+        self.doing = "starting"
+        self.last_line = time.monotonic()
+        self.logged = False
+        self.ended = threading.Event()
+        self.pulse = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        if not self.shown:
+            self.pulse.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.ended.set()
+        self.bar.stop()
+
+    def progress(self, progress: TrainingProgress) -> None:
+        """A step that was logged."""
+        losses = " ".join(f"{name} {value:.4f}" for name, value in progress.losses.items())
+        memory = f"{progress.memory_gib:.1f} GiB " if progress.memory_gib else ""
+        text = f"{progress.images_per_s:.1f} images/s {memory}{losses}"
+        self.bar.update(
+            self.task, completed=progress.step, total=self.steps, text=text,
+            description=f"step {progress.step}/{self.steps}",
+        )  # fmt: skip
+        self.doing = f"step {progress.step} {text}"
+        if not self.logged or progress.step == progress.steps or self._due():
+            self._say(self.doing)
+        self.logged = True
+
+    def notice(self, notice: Notice) -> None:
+        """A sentence, or how much of something is done."""
+        if not notice.total:
+            self.doing = notice.text
+            if self.shown:
+                self.console.print(notice.text, markup=False, highlight=False)
+            self._say(notice.text)
+            return
+        self.doing = f"{notice.text} {notice.done} of {notice.total}"
+        what = f"{notice.text} {notice.done}/{notice.total}"
+        self.bar.update(self.task, completed=notice.done, total=notice.total, description=what)
+        if notice.done and self._due():
+            self._say(self.doing)
+
+    def _due(self) -> bool:
+        return time.monotonic() - self.last_line >= LINE_EVERY_S
+
+    def _say(self, line: str) -> None:
+        if not self.shown:
+            note(line)
+            self.last_line = time.monotonic()
+
+    def _beat(self) -> None:
+        # For what takes long in one piece: reading large weights, a first step that compiles.
+        while not self.ended.wait(min(1.0, LINE_EVERY_S)):
+            if self._due():
+                self._say(f"still at it: {self.doing}")

@@ -21,12 +21,11 @@ from slimdiffsr.errors import (
     WeightsError,
 )
 from slimdiffsr.files.tensors import (
-    encode,
     file_sha256,
     load_strict,
     load_tensors,
     tensors_sha256,
-    write_atomically,
+    write_tensors,
 )
 from slimdiffsr.models.student import Student, build_student
 from slimdiffsr.settings.config import ModelConfig, parse, to_dict
@@ -203,7 +202,7 @@ def save_model(
         "config": json.dumps(to_dict(config), sort_keys=True),
         "tensors_sha256": tensors_sha256(tensors),
     }
-    write_atomically(path, encode(tensors, about))
+    write_tensors(path, tensors, about)
     return file_sha256(path)
 
 

@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 from affine import Affine
@@ -32,7 +32,7 @@ from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.header import Header
 from slimdiffsr.geo.inputs import Inputs
 
-__all__ = ["ChunkStore", "Stripe", "levels_of"]
+__all__ = ["ChunkStore", "Store", "Stripe", "levels_of"]
 
 _SEAL = b"slimdiffsr chunk"  # stands before the checksum; GDAL reads no further than the TIFF
 _SEAL_BYTES = len(_SEAL) + 32  # SHA-256
@@ -46,6 +46,30 @@ class Stripe:
     band: int
     row_hr_px: int  # inside the chunk
     pixels: NDArray[Any]  # (h, w)
+
+
+class Store(Protocol):
+    """Where finished chunks go: a folder here, or objects elsewhere. Can be handed to a process."""
+
+    @property
+    def key(self) -> str:
+        """Of the job that the chunks are of."""
+        ...
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the chunks are made from."""
+        ...
+
+    def write(
+        self,
+        region_hr: Region,
+        header: Header,
+        stripes: Iterator[Stripe],
+        factors: Sequence[int] = (),
+    ) -> None:
+        """Take a chunk; it is there whole afterwards, or not at all."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from slimdiffsr.geo.blocks import chunk_factors
-from slimdiffsr.geo.chunks import ChunkStore, Stripe
+from slimdiffsr.geo.chunks import Store, Stripe
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.job import Job
 from slimdiffsr.geo.known import KnownRaster
@@ -24,7 +24,7 @@ class Work:
 
     src: KnownRaster
     options: SceneOptions
-    store: ChunkStore
+    store: Store
     chunks_hr: list[Region]  # row by row
 
 
@@ -88,7 +88,7 @@ class Reports:
 
 
 def make_chunks(
-    job: Job, store: ChunkStore, network: Network, feed: Feed, made: Made, reports: Reports
+    job: Job, store: Store, network: Network, feed: Feed, made: Made, reports: Reports
 ) -> None:
     """Make the chunks of a feed and put them into the store; ``made`` is kept up to date."""
 

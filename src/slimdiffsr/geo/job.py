@@ -22,7 +22,7 @@ from slimdiffsr.geo.raster import Source
 from slimdiffsr.geo.spec import BLOCK_HR_PX, NetworkSpec, SceneOptions, ScenePlan, check_overlap
 from slimdiffsr.geo.values import ValueRange, check_range, estimate_range
 
-__all__ = ["Job", "decide", "fingerprint", "plan_of"]
+__all__ = ["Job", "decide", "fingerprint", "package_version", "plan_of"]
 
 
 # Options that chunks do not depend on, or that the fingerprint holds as what became of them.
@@ -166,7 +166,7 @@ def _provenance(
     choice: BandChoice,
 ) -> dict[str, str]:
     return {
-        "SLIMDIFFSR_VERSION": _package_version(),
+        "SLIMDIFFSR_VERSION": package_version(),
         "SLIMDIFFSR_MODEL": network.model_id,
         "SLIMDIFFSR_WEIGHTS_SHA256": network.weights_sha256,
         "SLIMDIFFSR_SCALE": str(network.scale),
@@ -184,7 +184,8 @@ def _ranges_in_words(values: tuple[ValueRange, ...]) -> str:
     return ";".join(f"{one.low!r},{one.high!r}" for one in different)
 
 
-def _package_version() -> str:
+def package_version() -> str:
+    """Of this package; what finished chunks and jobs were made by."""
     try:
         return version("slimdiffsr")
     except PackageNotFoundError:
@@ -244,7 +245,7 @@ def fingerprint(job: Job, inputs: Inputs) -> dict[str, Any]:
     del model["overlap_hr_px"]  # told by the options
     options = {name: value for name, value in asdict(job.options).items() if name not in _RESOLVED}
     return {
-        "slimdiffsr": _package_version(),
+        "slimdiffsr": package_version(),
         "input": {"raster": _raster_name(job), "files": inputs.facts()},
         "model": model,
         "arithmetic": dict(job.network.arithmetic),

@@ -15,7 +15,7 @@ from multiprocessing import connection
 from typing import Any
 
 from slimdiffsr.errors import PredictionError, SlimDiffSRError, WorkerError
-from slimdiffsr.geo.chunks import ChunkStore
+from slimdiffsr.geo.chunks import Store
 from slimdiffsr.geo.crew import Made, Reports, Work, make_chunks
 from slimdiffsr.geo.environment import gdal
 from slimdiffsr.geo.grid import Region
@@ -111,7 +111,7 @@ def _make_share(
     side.send("left", number, made)
 
 
-def _check_job(job: Job, store: ChunkStore) -> None:
+def _check_job(job: Job, store: Store) -> None:
     if job_key(fingerprint(job, store.inputs)) != store.key:
         raise WorkerError("a worker sees another scene or network than the command: start it again")
 

@@ -1,4 +1,4 @@
-"""Training images: folders of sharp images, random crops, and their degraded partners.
+"""Samples and batches: random crops of sharp images and their degraded partners.
 
 Sample number ``n`` is a pure function of the seed and ``n``, whatever the process or worker that
 makes it: so runs resume exactly, and one process and eight see the same data.
@@ -6,88 +6,38 @@ makes it: so runs resume exactly, and one process and eight see the same data.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from slimdiffsr.datasets.images import image_size, read_rgb8
-from slimdiffsr.datasets.layouts import IMAGE_SUFFIXES, training_images
+from slimdiffsr.degrade import image_generator
 from slimdiffsr.errors import DataError
 from slimdiffsr.settings.config import LoopConfig
+from slimdiffsr.training.images import ImageFolder
+from slimdiffsr.training.notices import Tell, say_nothing
+from slimdiffsr.training.pixels import Window
+from slimdiffsr.training.pool import PairPool, draw_indices
+from slimdiffsr.training.workers import Passed, Sample, Samples, load_batches
 
 __all__ = [
-    "ImageFolder",
-    "PairPool",
     "SampleNumbers",
     "TrainingPairs",
+    "augment",
     "batch_files",
-    "find_images",
-    "read_rgb",
+    "draw_weighted",
+    "draw_window",
     "training_batches",
 ]
 
 MOST_RETRIES = 20
 
 Degrade = Callable[[Tensor, list[torch.Generator]], Tensor]
-MakeGenerator = Callable[[int, int], torch.Generator]
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFolder:
-    """Readable images, how much each counts in sampling, and what could not be read."""
-
-    files: tuple[Path, ...]
-    weights: tuple[float, ...]  # pixels: an image that holds eight crops counts eight times
-    unreadable: tuple[Path, ...]
-    too_small: tuple[Path, ...]
-
-
-def find_images(folders: Sequence[Path], smallest_px: int) -> ImageFolder:
-    """All images below the folders whose sides reach ``smallest_px``; headers are read, not pixels.
-
-    Of the published trees in ``layouts``, recognised or insisted on as in ``dota:/data/DOTA``, only
-    the training part counts. Raises DataError when a folder is missing, is not the tree that it is
-    said to be, or nothing is left.
-    """
-    files, weights, unreadable, too_small = [], [], [], []
-    for folder in folders:
-        for path in training_images(folder):
-            try:
-                width, height = image_size(path)
-            except DataError:
-                unreadable.append(path)
-                continue
-            if min(width, height) < smallest_px:
-                too_small.append(path)
-                continue
-            files.append(path)
-            weights.append(float(width * height))
-    names = ", ".join(map(str, folders))
-    if not files and not unreadable and not too_small:
-        raise DataError(
-            f"no image file in {names}: give a folder that holds some, as "
-            f"{', '.join(IMAGE_SUFFIXES)}"
-        )
-    if not files:
-        raise DataError(
-            f"no usable image in {names}: {len(unreadable)} unreadable, {len(too_small)} smaller "
-            f"than the {smallest_px} px crop; give a folder of larger images, or a smaller crop by "
-            "--set crop_hr_px=..."
-        )
-    return ImageFolder(tuple(files), tuple(weights), tuple(unreadable), tuple(too_small))
-
-
-def read_rgb(path: Path) -> Tensor:
-    """An 8-bit image, converted to RGB, as (3, h, w) float32 in [0, 1]. Raises DataError."""
-    return torch.tensor(read_rgb8(path, convert=True)).permute(2, 0, 1).float() / 255
-
-
-class TrainingPairs(Dataset[tuple[Tensor, Tensor, int]]):
+class TrainingPairs:
     """Sample ``n``: a random crop (3, H, W) of a random image, and its degraded (3, h, w)."""
 
     def __init__(
@@ -96,7 +46,6 @@ class TrainingPairs(Dataset[tuple[Tensor, Tensor, int]]):
         crop_hr_px: int,
         seed: int,
         degrade: Degrade,
-        make_generator: MakeGenerator,
         *,
         flip_all: bool = False,
     ) -> None:
@@ -104,53 +53,70 @@ class TrainingPairs(Dataset[tuple[Tensor, Tensor, int]]):
         self.crop_hr_px = crop_hr_px
         self.seed = seed
         self.degrade = degrade
-        self.make_generator = make_generator
         self.flip_all = flip_all
         self.cumulative = torch.tensor(images.weights, dtype=torch.float64).cumsum(0)
+        self.sample_bytes = 2 * 3 * crop_hr_px**2 * 4  # LR counts as much, for what is rounded up
 
     def __len__(self) -> int:
         return 2**62  # samples are drawn for as long as training lasts
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, int]:
-        """Returns LR and HR in [0, 1] and how many unreadable images were passed over."""
-        rng = self.make_generator(self.seed, number)
-        _, image, skipped = self._read(rng)
-        hr = self._augment(self._crop(image, rng), rng)
-        return self.degrade(hr[None], [rng])[0], hr, skipped
+    def __getitem__(self, number: int) -> Sample:
+        """Returns LR and HR in [0, 1] and which unreadable images were passed over."""
+        rng = image_generator(self.seed, number)
+        _, hr, passed = self._cut(rng)
+        hr = augment(rng, (hr,), flip_all=self.flip_all)[0]
+        return self.degrade(hr[None], [rng])[0], hr, passed
 
     def file(self, number: int) -> Path:
         """The image that a sample is cut from."""
-        return self._read(self.make_generator(self.seed, number))[0]
+        return self._cut(image_generator(self.seed, number))[0]
 
-    def _read(self, rng: torch.Generator) -> tuple[Path, Tensor, int]:
-        for skipped in range(MOST_RETRIES):
-            path = self.images.files[self._draw(rng)]
+    def _cut(self, rng: torch.Generator) -> tuple[Path, Tensor, Passed]:
+        # In place of one that cannot be read any other, each as likely: it may outweigh them all.
+        files = self.images.files
+        passed: dict[str, str] = {}
+        index = draw_weighted(self.cumulative, rng)
+        for _ in range(MOST_RETRIES):
+            path = files[index]
+            kind = self.images.kinds[path]
+            window = draw_window(kind.height, kind.width, self.crop_hr_px, rng)
             try:
-                return path, read_rgb(path), skipped
-            except DataError:
-                continue
-        raise DataError(f"{MOST_RETRIES} images in a row could not be read; check the data folder")
+                return path, self.images.read(path, window), tuple(passed.items())
+            except DataError as error:
+                passed[str(path)] = str(error)
+            index = int(torch.randint(0, len(files), (), generator=rng))
+        raise DataError(
+            f"{MOST_RETRIES} images in a row could not be read, the last because: {passed[str(path)]}"
+        )
 
-    def _draw(self, rng: torch.Generator) -> int:
-        point = torch.rand((), dtype=torch.float64, generator=rng) * self.cumulative[-1]
-        index = int(torch.searchsorted(self.cumulative, point, right=True))
-        return min(index, len(self.images.files) - 1)
 
-    def _crop(self, image: Tensor, rng: torch.Generator) -> Tensor:
-        size = self.crop_hr_px
-        y = int(torch.randint(0, image.shape[1] - size + 1, (), generator=rng))
-        x = int(torch.randint(0, image.shape[2] - size + 1, (), generator=rng))
-        return image[:, y : y + size, x : x + size]
+def draw_window(height: int, width: int, side: int, rng: torch.Generator) -> Window:
+    """A square somewhere in an image, each place as likely."""
+    y = int(torch.randint(0, height - side + 1, (), generator=rng))
+    x = int(torch.randint(0, width - side + 1, (), generator=rng))
+    return Window(y, x, side, side)
 
-    def _augment(self, hr: Tensor, rng: torch.Generator) -> Tensor:
-        left_right, up_down, turn = torch.randint(0, 2, (3,), generator=rng).tolist()
+
+def draw_weighted(cumulative: Tensor, rng: torch.Generator) -> int:
+    """An index, each as often as its share of the weights, whose running sum is given."""
+    point = torch.rand((), dtype=torch.float64, generator=rng) * cumulative[-1]
+    index = int(torch.searchsorted(cumulative, point, right=True))
+    return min(index, len(cumulative) - 1)
+
+
+def augment(rng: torch.Generator, images: Sequence[Tensor], *, flip_all: bool) -> list[Tensor]:
+    """Images (3, h, w) of one place, mirrored alike; with ``flip_all`` also turned."""
+    left_right, up_down, turn = torch.randint(0, 2, (3,), generator=rng).tolist()
+    made = []
+    for image in images:
         if left_right:
-            hr = hr.flip(-1)
-        if self.flip_all and up_down:
-            hr = hr.flip(-2)
-        if self.flip_all and turn:
-            hr = hr.transpose(-1, -2)
-        return hr.contiguous()
+            image = image.flip(-1)
+        if flip_all and up_down:
+            image = image.flip(-2)
+        if flip_all and turn:
+            image = image.transpose(-1, -2)
+        made.append(image.contiguous())
+    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,100 +148,40 @@ class SampleNumbers:
             yield list(range(start, start + share))
 
 
-class PairPool:
-    """Pairs prepared once and drawn again and again, turned and mirrored.
-
-    For machines whose accelerator waits for its CPU; 8-bit pairs lose nothing. Not the authors'
-    pair pool, a queue that mixes the degradations of consecutive batches (MS 12).
-    """
-
-    def __init__(self, lr: Tensor, hr: Tensor, skipped: int = 0) -> None:
-        self.lr = lr  # (n, 3, h, w) uint8
-        self.hr = hr  # (n, 3, scale*h, scale*w) uint8
-        self.skipped = skipped  # unreadable images passed over while preparing
-
-    @classmethod
-    def prepare(cls, pairs: TrainingPairs, count: int, workers: int) -> PairPool:
-        """Samples 0 to count-1 of ``pairs``, made by ``workers`` processes."""
-        numbers = [list(range(i, min(i + 64, count))) for i in range(0, count, 64)]
-        loader = DataLoader(
-            pairs, batch_sampler=numbers, num_workers=workers, worker_init_fn=keep_at_work
-        )
-        batches = [
-            ((lr * 255).round().byte(), (hr * 255).round().byte(), int(skipped.sum()))
-            for lr, hr, skipped in loader
-        ]
-        lrs, hrs, skipped = zip(*batches, strict=True)
-        return cls(torch.cat(lrs), torch.cat(hrs), sum(skipped))
-
-    def to(self, device: torch.device) -> PairPool:
-        """The pool in a device's memory."""
-        return PairPool(self.lr.to(device), self.hr.to(device), self.skipped)
-
-    def draw(
-        self, batch: int, rng: torch.Generator, *, turn: bool, share: slice
-    ) -> tuple[Tensor, Tensor]:
-        """This process's share of one random batch, LR and HR in [0, 1], by a CPU generator.
-
-        ``turn`` also mirrors vertically and transposes, the whole batch alike.
-        """
-        index = draw_indices(len(self.lr), batch, rng)[share].to(self.lr.device)
-        left_right, up_down, transpose = torch.randint(0, 2, (3,), generator=rng).tolist()
-        drawn = []
-        for images in (self.lr, self.hr):
-            chosen = images[index].float() / 255
-            if left_right:
-                chosen = chosen.flip(-1)
-            if turn and up_down:
-                chosen = chosen.flip(-2)
-            if turn and transpose:
-                chosen = chosen.transpose(-1, -2)
-            drawn.append(chosen.contiguous())
-        return drawn[0], drawn[1]
-
-
-def draw_indices(count: int, batch: int, rng: torch.Generator) -> Tensor:
-    """Which of a pool's pairs make up a batch."""
-    return torch.randint(0, count, (batch,), generator=rng)
-
-
-def batch_files(config: LoopConfig, pairs: TrainingPairs, step: int) -> list[Path]:
+def batch_files(config: LoopConfig, pairs: Samples, step: int) -> list[Path]:
     """The images that step's batch was cut from, over all processes; 1 is the first step."""
     numbers = range((step - 1) * config.batch, step * config.batch)
     if config.pool:
-        rng = pairs.make_generator(config.seed + 2, step - 1)
+        rng = image_generator(config.seed + 2, step - 1)
         drawn: list[int] = draw_indices(config.pool, config.batch, rng).tolist()
         return [pairs.file(number) for number in drawn]
     return [pairs.file(number) for number in numbers]
 
 
-def keep_at_work(worker: int) -> None:
-    """Let the main process alone see Ctrl-C, which a terminal sends to all."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def training_batches(
     config: LoopConfig,
-    pairs: TrainingPairs,
+    pairs: Samples,
     first_step: int,
     *,
     device: torch.device,
     process: int = 0,
     processes: int = 1,
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """A process's LR and HR in [-1, 1] for each step left, and unreadable images passed over."""
+    tell: Tell = say_nothing,
+    on_passed: Callable[[Passed], None] = lambda passed: None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """A process's LR and HR in [-1, 1] for each step left.
+
+    on_passed: called with images that were passed over, each with the reason.
+    """
     numbers = SampleNumbers(first_step, config.steps, config.batch, process, processes)
     if config.pool:
-        yield from _pool_batches(config, pairs, numbers, device)
+        pool = PairPool.prepare(pairs, config.pool, config.workers, tell)
+        on_passed(pool.passed)
+        yield from _pool_batches(config, pool.to(device), numbers)
         return
-    loader = DataLoader(
-        pairs,
-        batch_sampler=numbers,
-        num_workers=config.workers,
-        worker_init_fn=keep_at_work,
-    )
-    for lr, hr, skipped in loader:
-        yield _send(lr, device), _send(hr, device), skipped
+    for lr, hr, passed in load_batches(pairs, numbers, config.workers, tell):
+        on_passed(passed)
+        yield _send(lr, device), _send(hr, device)
 
 
 def _send(images: Tensor, device: torch.device) -> Tensor:
@@ -285,15 +191,11 @@ def _send(images: Tensor, device: torch.device) -> Tensor:
 
 
 def _pool_batches(
-    config: LoopConfig, pairs: TrainingPairs, numbers: SampleNumbers, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    pool = PairPool.prepare(pairs, config.pool, config.workers)
-    skipped = torch.tensor(pool.skipped)
-    pool = pool.to(device)
+    config: LoopConfig, pool: PairPool, numbers: SampleNumbers
+) -> Iterator[tuple[Tensor, Tensor]]:
     size = config.batch // numbers.processes
     share = slice(numbers.process * size, (numbers.process + 1) * size)
     for step in range(numbers.first_step, numbers.last_step):
-        rng = pairs.make_generator(config.seed + 2, step)
+        rng = image_generator(config.seed + 2, step)
         lr, hr = pool.draw(config.batch, rng, turn=config.flip_all, share=share)
-        yield lr * 2 - 1, hr * 2 - 1, skipped
-        skipped = torch.zeros(())
+        yield lr * 2 - 1, hr * 2 - 1
