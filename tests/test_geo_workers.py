@@ -26,6 +26,7 @@ from slimdiffsr.geo import (
     Progress,
     SceneOptions,
     WorkerPlan,
+    Workers,
     open_workers,
     upscale_scene,
 )
