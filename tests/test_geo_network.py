@@ -67,7 +67,8 @@ def test_an_unusable_result_is_refused(tmp_path: Path, wrong: Any, words: str) -
 
 def test_tiles_that_are_not_finite_are_repaired(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "in.tif", byte_picture(3, 90, 80))
-    good, calls = wobbly(batch=3), []
+    good = wobbly(batch=3)
+    calls: list[int] = []
 
     def broken(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         result = np.array(good.predict(batch))

@@ -108,6 +108,7 @@ def test_a_killed_worker_costs_no_byte(scene: Path, alone: bytes, tmp_path: Path
     assert report.warnings == ("worker 1 was lost: killed by signal 9.",)
 
 
+@pytest.mark.slow
 def test_a_failing_card_is_told_and_its_chunks_are_made_by_the_other(
     scene: Path, alone: bytes, tmp_path: Path
 ) -> None:
@@ -118,6 +119,7 @@ def test_a_failing_card_is_told_and_its_chunks_are_made_by_the_other(
     assert report.warnings[0].startswith("worker 1 was lost: RuntimeError: CUDA error: an illegal")
 
 
+@pytest.mark.slow
 def test_when_all_workers_are_lost_the_same_command_resumes(
     scene: Path, alone: bytes, tmp_path: Path
 ) -> None:
@@ -142,6 +144,7 @@ def test_an_error_of_the_scene_is_raised_here(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["in.tif"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_would_make_other_pixels_is_left_out(
     scene: Path, alone: bytes, tmp_path: Path
 ) -> None:
@@ -172,6 +175,7 @@ COMMAND = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="no groups of processes on this system")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_ctrl_c_or_the_end_of_the_command_ends_all_workers(

@@ -44,13 +44,14 @@ def both(
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("nodata", [None, 0, 7])
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [*((dtype, 7) for dtype in DTYPES), ("uint8", None), ("float32", 0)]
+)
 def test_every_type_comes_out_as_numpy_makes_it(
     tmp_path: Path, dtype: str, nodata: int | None, device: torch.device
 ) -> None:
     top = min(120 if dtype == "int8" else 250, 250) if dtype.endswith("8") else 30_000
-    values = (picture(3, 70, 60) * top).astype(dtype)
+    values = (picture(3, 60, 50) * top).astype(dtype)
     if nodata is not None:
         values[:, 20:31, 10:] = nodata
         values[1, 50:, :20] = nodata

@@ -29,7 +29,7 @@ class ModelPlan:
     batch: int | None = None
     revision: str | None = None
     colour: Colour = "low-frequency"
-    tiles: int = 1  # of the largest scene, by which the runtime 'auto' is chosen
+    tiles: int = 1000  # of a scene, by which workers choose the runtime 'auto'
 
     def upscaler(self) -> Upscaler:
         """The model, loaded."""

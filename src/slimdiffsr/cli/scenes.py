@@ -173,6 +173,9 @@ def upscale(
     inputs = {}
     if value_range == "shared":
         inputs = _with_shared_range(found, options, of_sensor)
+    if upscaler.runtimes.depends_on_size and not found.many and found.works:
+        first = upscaler.plan_scene(found.works[0].source, options, sensor=of_sensor)
+        plan = dataclasses.replace(plan, tiles=first.tiles)
     with (
         library_lines(verbose),
         Probe() if found.many else nullcontext() as probe,
