@@ -16,7 +16,7 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from slimdiffsr.degrade import degrade, image_generator
+from slimdiffsr.degrade import degrade, image_generator, plain_pair
 from slimdiffsr.errors import ConfigError, OutputError, WeightsError
 from slimdiffsr.files.tensors import load_metadata, write_atomically
 from slimdiffsr.models.sd_vae import KLCodec
@@ -131,7 +131,7 @@ def start_run(config: LoopConfig, paths: RunPaths, *, degraded: bool = True) -> 
     ``degraded=False``: LR is not looked at, so HR's pixels, thinned out, stand for it.
     Raises DataError, ConfigError and OutputError.
     """
-    images = find_images(paths.data, config.crop_hr_px)
+    images = find_images(paths.data, config.crop_hr_px, balance=config.balance)
     accelerator = join(config.precision)
     pieces = accelerator.num_processes * config.accumulate
     if config.batch % pieces:
@@ -151,6 +151,9 @@ def start_run(config: LoopConfig, paths: RunPaths, *, degraded: bool = True) -> 
         partial(_degrade if degraded else _thin, config),
         image_generator,
         flip_all=config.flip_all,
+        shrink=config.shrink,
+        flat=config.flat,
+        plain=partial(_plain, config.recipe.scale),
     )
     batches = partial(
         training_batches,
@@ -212,6 +215,10 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _degrade(config: LoopConfig, hr: Tensor, rngs: list[torch.Generator]) -> Tensor:
     return degrade(hr, config.recipe, rngs)
+
+
+def _plain(scale: int, hr: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    return plain_pair(hr, scale, rng)
 
 
 def _thin(config: LoopConfig, hr: Tensor, rngs: list[torch.Generator]) -> Tensor:

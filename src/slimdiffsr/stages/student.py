@@ -19,12 +19,12 @@ from slimdiffsr.files.students import save_model
 from slimdiffsr.files.teachers import load_base_unet, load_teacher
 from slimdiffsr.files.tensors import file_sha256, load_strict, load_tensors
 from slimdiffsr.method.teacher import Teacher
+from slimdiffsr.models.lean import LeanStudent
 from slimdiffsr.models.sd_vae import Taesd
 from slimdiffsr.models.student import (
     BaseStudent,
     LatentStudent,
     Student,
-    TinyStudent,
     build_student,
     enlarge_bicubic,
 )
@@ -99,7 +99,7 @@ def first_student(config: TrainConfig, paths: RunPaths, teacher: Teacher | None)
             "leave them out, or set init=sd"
         )
     student = fresh(lambda: build_student(config.model), config.seed)
-    if config.init != "fresh" and not isinstance(student, TinyStudent):
+    if config.init != "fresh" and isinstance(student, BaseStudent | LatentStudent):
         _inherit(student, config, paths, teacher)
     if paths.start is not None:
         load_strict(student, load_tensors(paths.start)[0], str(paths.start))
@@ -138,11 +138,13 @@ class StudentTask:
         lpips = load_lpips(paths.lpips, config.loss.lpips_net).to(device)
         teacher = find_teacher(config, paths)
         self.student = first_student(config, paths, teacher)
-        if config.checkpointing:
+        if config.checkpointing and not isinstance(self.student, LeanStudent):
             recompute_blocks(self.student.unet, getattr(self.student, "codec", None))
         channels_last(self.student.to(device))
         adversary = fresh(
-            lambda: build_adversary(config.adversary, config.discriminator_width, paths.dino),
+            lambda: build_adversary(
+                config.adversary, config.discriminator_width, paths.dino, lpips
+            ),
             config.seed,
         )
         channels_last(adversary.to(device))
@@ -194,9 +196,9 @@ class StudentTask:
         with self.accelerator.autocast():
             made = self.learner(lr)
         if self.distillation is None:
-            return Attempt(made, *self.reconstruction.loss(made, hr, step))
+            return Attempt(made, *self.reconstruction.loss(made, hr, lr, step))
         sr, adapted = made
-        total, terms = self.reconstruction.loss(sr, hr, step)
+        total, terms = self.reconstruction.loss(sr, hr, lr, step)
         enlarged = enlarge_bicubic(lr, self.config.model.scale)
         imitation, more = self.distillation.loss(adapted, enlarged, hr, step)
         return Attempt(sr, total + imitation, terms | more)

@@ -6,17 +6,24 @@ makes it: so runs resume exactly, and one process and eight see the same data.
 
 from __future__ import annotations
 
+import contextlib
+import math
+import queue
 import signal
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from slimdiffsr.datasets.images import image_size, read_rgb8
 from slimdiffsr.datasets.layouts import IMAGE_SUFFIXES, training_images
+from slimdiffsr.degrade.draws import chance, uniform
 from slimdiffsr.errors import DataError
 from slimdiffsr.settings.config import LoopConfig
 
@@ -34,6 +41,7 @@ __all__ = [
 MOST_RETRIES = 20
 
 Degrade = Callable[[Tensor, list[torch.Generator]], Tensor]
+MakePlain = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 MakeGenerator = Callable[[int, int], torch.Generator]
 
 
@@ -47,12 +55,15 @@ class ImageFolder:
     too_small: tuple[Path, ...]
 
 
-def find_images(folders: Sequence[Path], smallest_px: int) -> ImageFolder:
+def find_images(
+    folders: Sequence[Path], smallest_px: int, *, balance: float = 0.0
+) -> ImageFolder:
     """All images below the folders whose sides reach ``smallest_px``; headers are read, not pixels.
 
     Of the published trees in ``layouts``, recognised or insisted on as in ``dota:/data/DOTA``, only
     the training part counts. Raises DataError when a folder is missing, is not the tree that it is
-    said to be, or nothing is left.
+    said to be, or nothing is left. balance: 1 gives all folders that hold images the same weight
+    in sum, 0 all pixels; between them the geometric mean.
     """
     files, weights, unreadable, too_small = [], [], [], []
     for folder in folders:
@@ -79,7 +90,17 @@ def find_images(folders: Sequence[Path], smallest_px: int) -> ImageFolder:
             f"than the {smallest_px} px crop; give a folder of larger images, or a smaller crop by "
             "--set crop_hr_px=..."
         )
+    weights = _balanced(files, weights, balance)
     return ImageFolder(tuple(files), tuple(weights), tuple(unreadable), tuple(too_small))
+
+
+def _balanced(files: Sequence[Path], weights: Sequence[float], balance: float) -> list[float]:
+    if balance == 0:
+        return list(weights)
+    folders: Counter[Path] = Counter()
+    for path, weight in zip(files, weights, strict=True):
+        folders[path.parent] += weight  # type: ignore[assignment]  # counts may be fractions
+    return [w / folders[p.parent] ** balance for p, w in zip(files, weights, strict=True)]
 
 
 def read_rgb(path: Path) -> Tensor:
@@ -99,7 +120,14 @@ class TrainingPairs(Dataset[tuple[Tensor, Tensor, int]]):
         make_generator: MakeGenerator,
         *,
         flip_all: bool = False,
+        shrink: tuple[float, float] = (1.0, 1.0),
+        flat: float = 0.0,
+        plain: MakePlain | None = None,
     ) -> None:
+        """flat: the share of crops in whose place ``plain`` puts a plain surface."""
+        self.shrink = shrink
+        self.flat = flat
+        self.plain = plain
         self.images = images
         self.crop_hr_px = crop_hr_px
         self.seed = seed
@@ -115,7 +143,10 @@ class TrainingPairs(Dataset[tuple[Tensor, Tensor, int]]):
         """Returns LR and HR in [0, 1] and how many unreadable images were passed over."""
         rng = self.make_generator(self.seed, number)
         _, image, skipped = self._read(rng)
+        image = shrink_image(image, self.shrink, self.crop_hr_px, rng)
         hr = self._augment(self._crop(image, rng), rng)
+        if self.plain is not None and self.flat > 0 and chance(self.flat, rng):
+            return *self.plain(hr, rng), skipped
         return self.degrade(hr[None], [rng])[0], hr, skipped
 
     def file(self, number: int) -> Path:
@@ -151,6 +182,23 @@ class TrainingPairs(Dataset[tuple[Tensor, Tensor, int]]):
         if self.flip_all and turn:
             hr = hr.transpose(-1, -2)
         return hr.contiguous()
+
+
+def shrink_image(
+    image: Tensor, bounds: tuple[float, float], smallest_px: int, rng: torch.Generator
+) -> Tensor:
+    """(3, h, w) averaged down by a random factor, as far as ``smallest_px`` allows.
+
+    The factor is drawn evenly in its logarithm. It teaches coarser ground, and other places in
+    images that are hardly larger than a crop.
+    """
+    low, high = bounds[0], min(bounds[1], min(image.shape[1:]) / smallest_px)
+    if high <= max(low, 1.0):
+        return image
+    factor = math.exp(uniform((math.log(low), math.log(high)), rng))
+    size = [max(smallest_px, round(side / factor)) for side in image.shape[1:]]
+    small = F.interpolate(image[None], size, mode="bilinear", antialias=True, align_corners=False)
+    return small[0].clamp(0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +243,18 @@ class PairPool:
         self.skipped = skipped  # unreadable images passed over while preparing
 
     @classmethod
+    def empty(cls, pairs: tuple[Tensor, Tensor], size: int, device: torch.device) -> PairPool:
+        """Room for ``size`` pairs of the shapes of these, uint8."""
+        lr, hr = (torch.zeros((size, *x.shape[1:]), dtype=torch.uint8, device=device) for x in pairs)
+        return cls(lr, hr)
+
+    def put(self, lr: Tensor, hr: Tensor, first: int) -> None:
+        """Write pairs over those from number ``first`` on, from the start again behind the last."""
+        index = (torch.arange(len(lr)) + first) % len(self.lr)
+        for images, new in ((self.lr, lr), (self.hr, hr)):
+            images[index.to(images.device)] = new.to(images.device)
+
+    @classmethod
     def prepare(cls, pairs: TrainingPairs, count: int, workers: int) -> PairPool:
         """Samples 0 to count-1 of ``pairs``, made by ``workers`` processes."""
         numbers = [list(range(i, min(i + 64, count))) for i in range(0, count, 64)]
@@ -213,13 +273,22 @@ class PairPool:
         return PairPool(self.lr.to(device), self.hr.to(device), self.skipped)
 
     def draw(
-        self, batch: int, rng: torch.Generator, *, turn: bool, share: slice
+        self,
+        batch: int,
+        rng: torch.Generator,
+        *,
+        turn: bool,
+        share: slice,
+        filled: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """This process's share of one random batch, LR and HR in [0, 1], by a CPU generator.
 
+        filled: how many of the pairs are there; None is all.
+
         ``turn`` also mirrors vertically and transposes, the whole batch alike.
         """
-        index = draw_indices(len(self.lr), batch, rng)[share].to(self.lr.device)
+        count = len(self.lr) if filled is None else filled
+        index = draw_indices(count, batch, rng)[share].to(self.lr.device)
         left_right, up_down, transpose = torch.randint(0, 2, (3,), generator=rng).tolist()
         drawn = []
         for images in (self.lr, self.hr):
@@ -287,6 +356,9 @@ def _send(images: Tensor, device: torch.device) -> Tensor:
 def _pool_batches(
     config: LoopConfig, pairs: TrainingPairs, numbers: SampleNumbers, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    if config.refresh:
+        yield from _refreshed_batches(config, pairs, numbers, device)
+        return
     pool = PairPool.prepare(pairs, config.pool, config.workers)
     skipped = torch.tensor(pool.skipped)
     pool = pool.to(device)
@@ -297,3 +369,85 @@ def _pool_batches(
         lr, hr = pool.draw(config.batch, rng, turn=config.flip_all, share=share)
         yield lr * 2 - 1, hr * 2 - 1, skipped
         skipped = torch.zeros(())
+
+
+class _Producer:
+    """Pairs made without end by a loader's processes, waiting in a queue of 8-bit batches.
+
+    Its thread never touches an accelerator: calls from it would break a recording of passes.
+    """
+
+    def __init__(self, pairs: TrainingPairs, first: int, workers: int) -> None:
+        numbers = SampleNumbers(first // PIECE, 1 << 40, PIECE)
+        self.loader = DataLoader(
+            pairs,
+            batch_sampler=numbers,
+            num_workers=workers,
+            worker_init_fn=keep_at_work,
+            collate_fn=to_bytes,
+        )
+        self.made: queue.Queue[tuple[Tensor, Tensor, int] | Exception] = queue.Queue(maxsize=16)
+        self.wanted = threading.Event()
+        self.wanted.set()
+        self.thread = threading.Thread(target=self._work, daemon=True)
+        self.thread.start()
+
+    def _work(self) -> None:
+        try:
+            for made in self.loader:
+                self.made.put(made)
+                if not self.wanted.is_set():
+                    return
+        except Exception as error:  # noqa: BLE001  raised again where the pairs are wanted
+            self.made.put(error)
+
+    def waiting(self, *, least: int) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """What is ready, but at least so many batches, waited for. Raises what a worker raised."""
+        taken = 0
+        while taken < least or not self.made.empty():
+            made = self.made.get()
+            if isinstance(made, Exception):
+                raise made
+            yield made
+            taken += 1
+
+    def close(self) -> None:
+        """Let the workers go."""
+        self.wanted.clear()
+        while self.thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                self.made.get(timeout=0.1)
+
+
+PIECE = 32  # pairs that a worker makes at once
+
+
+def to_bytes(samples: list[tuple[Tensor, Tensor, int]]) -> tuple[Tensor, Tensor, int]:
+    """Samples as batches of LR and HR in whole 8-bit levels, and the images passed over."""
+    lrs, hrs, skipped = zip(*samples, strict=True)
+    lr, hr = ((torch.stack(x) * 255).round().byte() for x in (lrs, hrs))
+    return lr, hr, sum(skipped)
+
+
+def _refreshed_batches(
+    config: LoopConfig, pairs: TrainingPairs, numbers: SampleNumbers, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    # Which pairs a step sees hangs on how fast they are made: such a run does not repeat exactly.
+    producer = _Producer(pairs, numbers.first_step * config.batch, config.workers)
+    size = config.batch // numbers.processes
+    share = slice(numbers.process * size, (numbers.process + 1) * size)
+    pool, made = None, 0
+    with contextlib.closing(producer):
+        for step in range(numbers.first_step, numbers.last_step):
+            skipped = 0
+            short = -(-4 * config.batch // PIECE) if made == 0 else 0
+            for lr, hr, passed_over in producer.waiting(least=short):
+                pool = PairPool.empty((lr, hr), config.pool, device) if pool is None else pool
+                pool.put(lr, hr, made)
+                made += len(lr)
+                skipped += passed_over
+            assert pool is not None
+            rng = pairs.make_generator(config.seed + 2, step)
+            filled = min(made, config.pool)
+            lr, hr = pool.draw(config.batch, rng, turn=config.flip_all, share=share, filled=filled)
+            yield lr * 2 - 1, hr * 2 - 1, torch.tensor(skipped)
