@@ -1,40 +1,29 @@
-"""What the campaign trains: runs by name, each a whole config; steps are set when a run begins.
+"""What the campaign trains next: runs by name, each a whole config; steps are set when one begins.
 
-``lean-c`` has coarser levels for context, ``lean-a`` only the input's grid. ``-l1`` runs end as
-faithful models, the others go on from L1 to all losses after a third of their steps.
+What was tried before, with figures, stands in ``docs/results/campaign/ledger.jsonl``. The order that
+worked: L1 from nothing, then LPIPS and the U-Net adversary from those weights. An adversary on frozen
+features wins at once against a model that L1 left blurred, and then does harm.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
-from slimdiffsr.settings.config import (
-    LeanConfig,
-    ModelConfig,
-    Recipe,
-    StudentLoss,
-    TrainConfig,
-    UNetConfig,
-)
+from slimdiffsr.settings.config import ModelConfig, Recipe, StudentLoss, TrainConfig
+from slimdiffsr.settings.presets import compact_training, lean_model
 from slimdiffsr.settings.recipe import Light
 
 __all__ = ["RUNS", "with_steps"]
 
-LEVELS = LeanConfig()
-ONE_GRID = LeanConfig(widths=(64,), depths=(5,), kernel=7, decoder_widths=(24, 12))
-
 LOOP: dict[str, Any] = {
-    "recipe": Recipe(light=Light(share=0.4)),
-    "batch": 48,
-    "crop_hr_px": 192,
     "lr": 1e-3,
     "lr_final": 1e-6,
     "warmup": 200,
     "ema": 0.999,
     "precision": "bf16",
     "graphs": True,
-    "workers": 15,
+    "workers": 12,
     "pool": 24_000,
     "refresh": True,
     "shrink": (1.0, 4.0),
@@ -47,82 +36,60 @@ LOOP: dict[str, Any] = {
 }
 
 
-def _lean(lean: LeanConfig, loss: StudentLoss, **changes: Any) -> TrainConfig:
-    model = ModelConfig(name="lean-x4", scale=4, kind="lean", lean=lean)
-    loop = LOOP | {"adversary": "features", "discriminator_width": 32, "lr_adversary": 3e-4}
-    return TrainConfig(model=model, loss=loss, **(loop | changes))
-
-
 L1 = StudentLoss(lpips=0.0, gan=0.0)
-SHARP = StudentLoss(l1=1.0, lpips=0.4, gan=0.02, coarse=0.5, lpips_jitter=True)
+SHARP = StudentLoss(l1=1.0, lpips=0.6, gan=0.03, coarse=0.5, lpips_jitter=True, gan_from=200)
+SHARPER = dataclasses.replace(SHARP, lpips=1.5, gan=0.02, coarse=1.0)
 
-# From a model that is sharp already: all losses from the first steps.
-SHARPER = dataclasses.replace(SHARP, lpips=0.8, gan=0.008)
-ONWARD = {"lr": 5e-4, "warmup": 100, "lr_adversary": 5e-5}
 
-COMPACT = TrainConfig(
-    model=ModelConfig(
-        name="compact-x4",
-        scale=4,
-        unet=UNetConfig(widths=(128, 256), mid_width=384),
-        taesd_affine=True,
-        overlap_hr_px=128,
-        skip=True,
-    ),
-    loss=StudentLoss(l1=1.0, lpips=1.0, gan=0.04, coarse=1.0, gan_from=300, lpips_jitter=True),
-    **LOOP
-    | {
-        "adversary": "features",
-        "discriminator_width": 32,
-        "lr_adversary": 3e-4,
-        "batch": 24,
-        "crop_hr_px": 256,
-        "lr": 2e-4,
-        "pool": 16_000,
-    },
-)
+def _tiny(scale: Literal[4, 8], loss: StudentLoss, **changes: Any) -> TrainConfig:
+    crop = {"crop_hr_px": 192, "batch": 48} if scale == 4 else {"crop_hr_px": 256, "batch": 32}
+    return _train(lean_model(scale), loss, **crop | changes)
+
+
+def _compact(scale: Literal[4, 8]) -> TrainConfig:
+    model = dataclasses.replace(compact_training(scale).model, skip=True)
+    return _train(model, SHARPER, crop_hr_px=256, batch=24, lr=2e-4, pool=16_000)
+
+
+def _train(model: ModelConfig, loss: StudentLoss, **changes: Any) -> TrainConfig:
+    loop = LOOP | {"discriminator_width": 32, "lr_adversary": 3e-4} | changes
+    recipe = Recipe(scale=model.scale, light=Light(share=0.4))
+    return TrainConfig(model=model, recipe=recipe, loss=loss, **loop)
+
 
 RUNS: dict[str, TrainConfig] = {
-    "lean-c-l1": _lean(LEVELS, L1),
-    "lean-c-sharp": _lean(LEVELS, SHARP),
-    "lean-a-sharp": _lean(ONE_GRID, SHARP),
-    "lean-c-sharp2": _lean(LEVELS, SHARPER, **ONWARD),
-    "lean-a-sharp2": _lean(ONE_GRID, SHARPER, **ONWARD),
-    "lean-c-lpips": _lean(LEVELS, dataclasses.replace(SHARP, lpips=1.0, gan=0.0), **ONWARD),
-    "lean-c-unet": _lean(
-        LEVELS,
-        dataclasses.replace(SHARP, lpips=0.6, gan=0.015),
-        **ONWARD | {"adversary": "unet", "lr_adversary": 3e-4},
-    ),
-    "lean-c-late": _lean(
-        LEVELS,
-        dataclasses.replace(SHARP, lpips=0.7, gan=0.02, gan_from=1200),
-        **ONWARD | {"lr_adversary": 1e-4},
-    ),
-    "compact-x4": COMPACT,
+    "tiny-x4": _tiny(4, SHARP, lr=5e-4),  # from the weights of lean-c-unet
+    "tiny-x4-faithful": _tiny(4, L1, lr=5e-4),  # from the weights of lean-c-l1
+    "compact-x4": _compact(4),
+    "compact-x8": _compact(8),
+    "tiny-x8": _tiny(8, SHARP),  # from nothing: L1 for a third of its steps
 }
+FROM_NOTHING = ("tiny-x8",)
 
 
-def with_steps(config: TrainConfig, steps: int, workers: int | None = None) -> TrainConfig:
-    """The run at so many steps: its cosine, and where its losses join, at fixed shares of them."""
+def with_steps(name: str, steps: int, *, rehearse: bool = False) -> TrainConfig:
+    """A run at so many steps: its cosine, and where its losses join, at fixed shares of them.
+
+    ``rehearse``: at a size for a CPU.
+    """
+    config = RUNS[name]
     loss = config.loss
-    if config.model.kind == "lean" and loss == SHARP:
+    if name in FROM_NOTHING:
         third = steps // 3
         loss = dataclasses.replace(loss, perceptual_from=third, gan_from=third + steps // 20)
-    return dataclasses.replace(
+    config = dataclasses.replace(
         config,
         steps=steps,
-        save_every=max(100, steps // 3),
-        decay_from=steps // 2 if loss.lpips > 0 else steps // 4,
+        save_every=max(100, steps // 4),
+        decay_from=steps // 3,
         warmup=min(config.warmup, steps // 10),
         loss=loss,
-        workers=config.workers if workers is None else workers,
     )
+    return micro(config) if rehearse else config
 
 
 def micro(config: TrainConfig) -> TrainConfig:
     """The same run at a size for a rehearsal on a CPU."""
-    crop = 128 if config.model.kind == "base" else 64
     return dataclasses.replace(
-        config, batch=4, crop_hr_px=crop, pool=64, workers=1, log_every=5, precision="no"
+        config, batch=4, crop_hr_px=128, pool=64, workers=1, log_every=5, precision="no"
     )

@@ -92,16 +92,22 @@ def score(model: Path | str, folders: dict[str, Path], lpips: Path) -> dict[str,
     """All figures of a model file, by set."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_model(str(model))
-    net, scale = loaded.model.to(device), loaded.config.scale
+    net, scale, unit = loaded.model.to(device), loaded.config.scale, loaded.config.multiple_lr_px
+
+    def run(x: Tensor) -> Tensor:
+        h, w = x.shape[-2:]
+        padded = F.pad(x.to(device), (0, -w % unit, 0, -h % unit), mode="reflect")
+        return net(padded)[..., : h * scale, : w * scale]
+
     distance = load_lpips(lpips)
     figures: dict[str, object] = {}
     for name, folder in folders.items():
         for clean in (False, True):
             figures[name + ("_clean" if clean else "")] = score_set(
-                lambda x: net(x.to(device)), lambda a, b: distance.to(device)(a.to(device), b.to(device)),
+                run, lambda a, b: distance.to(device)(a.to(device), b.to(device)),
                 folder, clean=clean, scale=scale,
             )  # fmt: skip
-    figures["plain"] = score_plain(lambda x: net(x.to(device)), scale)
+    figures["plain"] = score_plain(run, scale)
     return figures
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from plan import RUNS, micro, with_steps
+from plan import RUNS, with_steps
 
 from slimdiffsr.stages.run import RunPaths
 from slimdiffsr.stages.student import train_student
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--micro", action="store_true")
     args = parser.parse_args()
-    config = with_steps(micro(RUNS[args.name]) if args.micro else RUNS[args.name], args.steps)
+    config = with_steps(args.name, args.steps, rehearse=args.micro)
     folders = tuple(sorted(p for p in args.data.iterdir() if p.is_dir()))
     began = time.monotonic()
 

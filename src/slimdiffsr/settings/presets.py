@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 from slimdiffsr.errors import ConfigError
 from slimdiffsr.settings.config import (
     DistillConfig,
+    LeanConfig,
     LoopConfig,
     ModelConfig,
     Recipe,
@@ -60,6 +61,23 @@ def tiny_model(scale: Literal[4, 8] = 4) -> ModelConfig:
         tile_hr_px=128 * scale,
         overlap_hr_px=64 if scale == 4 else 256,
         decoder_widths=(40, 24, 16) if scale == 4 else (40, 32, 24, 12),
+    )
+
+
+def lean_model(scale: Literal[4, 8] = 4) -> ModelConfig:
+    """The student for laptops and plugins: 1.2 M parameters at 4x, 4.1 GMAC for 512x512 pixels."""
+    lean = (
+        LeanConfig()
+        if scale == 4
+        else LeanConfig(widths=(80, 144, 192), depths=(6, 4, 2), decoder_widths=(32, 20, 12))
+    )
+    return ModelConfig(
+        name=f"tiny-x{scale}",
+        scale=scale,
+        kind="lean",
+        lean=lean,
+        tile_hr_px=128 * scale,
+        overlap_hr_px=16 * scale,
     )
 
 
