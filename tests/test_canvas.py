@@ -22,7 +22,8 @@ def ground(hatch: np.ndarray | float = 0.0, noise: float = 2.0, seed: int = 0) -
 def hatch(degrees: float, period_px: float) -> np.ndarray:
     y, x = np.mgrid[:192, :192]
     angle = np.deg2rad(degrees)
-    return np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period_px)
+    across = x * np.cos(angle) + y * np.sin(angle)
+    return np.asarray(np.sin(2 * np.pi * across / period_px))
 
 
 @pytest.mark.parametrize("degrees", [0, 20, 45, 77, 90, 135])

@@ -9,7 +9,13 @@ import torch
 from students import seeded
 from torch import Tensor
 
-from slimdiffsr.method.losses import adversarial_loss, discriminator_loss, jitter, perceptual_loss
+from slimdiffsr.method.losses import (
+    adversarial_loss,
+    coarse_loss,
+    discriminator_loss,
+    jitter,
+    perceptual_loss,
+)
 from slimdiffsr.models.discriminator import UNetDiscriminator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -136,3 +142,10 @@ def test_the_adversarys_inner_convolutions_have_spectral_norm_one() -> None:
         assert normed.shape == weight.shape
         norm = np.linalg.svd(normed.detach().flatten(1).numpy(), compute_uv=False)[0]
         assert norm == pytest.approx(1.0, abs=0.01)
+
+
+def test_the_coarse_loss_sees_tone_and_not_fine_detail() -> None:
+    hr = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    checks = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(8, 8)
+    assert float(coarse_loss(hr + 0.3 * checks, hr, 4)) == pytest.approx(0, abs=1e-6)
+    assert float(coarse_loss(hr + 0.3, hr, 4)) == pytest.approx(0.3, abs=1e-6)

@@ -36,7 +36,8 @@ from slimdiffsr.stages import (
 from slimdiffsr.stages.pretraining import PRIORS, UNCERTAINTIES
 from slimdiffsr.stages.processes import join, rows_of
 from slimdiffsr.stages.run import start_run
-from slimdiffsr.training.data import TrainingPairs, find_images, training_batches
+from slimdiffsr.training.batches import training_batches
+from slimdiffsr.training.data import TrainingPairs, find_images
 from slimdiffsr.training.loop import STATE_FILE, Progress, TrainResult, train
 from slimdiffsr.training.state import load_state
 from slimdiffsr.training.stopping import AGREE_EVERY

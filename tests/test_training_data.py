@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 
 from slimdiffsr.degrade import image_generator
 from slimdiffsr.errors import DataError
+from slimdiffsr.training.batches import PairPool
 from slimdiffsr.training.data import (
     ImageFolder,
-    PairPool,
     SampleNumbers,
     TrainingPairs,
     find_images,

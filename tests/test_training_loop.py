@@ -19,13 +19,8 @@ from torch.optim import SGD, Adam, Optimizer
 from slimdiffsr.degrade import image_generator
 from slimdiffsr.errors import TrainingError, WeightsError
 from slimdiffsr.settings.config import TrainConfig
-from slimdiffsr.training.data import (
-    TrainingPairs,
-    batch_files,
-    find_images,
-    read_rgb,
-    training_batches,
-)
+from slimdiffsr.training.batches import batch_files, training_batches
+from slimdiffsr.training.data import TrainingPairs, find_images, read_rgb
 from slimdiffsr.training.loop import (
     STATE_FILE,
     Average,

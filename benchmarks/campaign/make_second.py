@@ -15,7 +15,6 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from campaign.split import SIDE_HR_PX, second_set
-
 from slimdiffsr.datasets.images import read_rgb8
 from slimdiffsr.degrade import degrade, image_generator
 from slimdiffsr.settings.config import Recipe

@@ -11,7 +11,7 @@ import dataclasses
 from typing import Any, Literal
 
 from slimdiffsr.settings.config import ModelConfig, Recipe, StudentLoss, TrainConfig
-from slimdiffsr.settings.presets import compact_training, lean_model
+from slimdiffsr.settings.presets import compact_training, tiny_model
 from slimdiffsr.settings.recipe import Light
 
 __all__ = ["RUNS", "with_steps"]
@@ -41,9 +41,9 @@ SHARP = StudentLoss(l1=1.0, lpips=0.6, gan=0.03, coarse=0.5, lpips_jitter=True, 
 SHARPER = dataclasses.replace(SHARP, lpips=1.5, gan=0.02, coarse=1.0)
 
 
-def _tiny(scale: Literal[4, 8], loss: StudentLoss, **changes: Any) -> TrainConfig:
+def _tiny(scale: Literal[4, 8], loss: StudentLoss, **changes: object) -> TrainConfig:
     crop = {"crop_hr_px": 192, "batch": 48} if scale == 4 else {"crop_hr_px": 256, "batch": 32}
-    return _train(lean_model(scale), loss, **crop | changes)
+    return _train(tiny_model(scale), loss, **crop | changes)
 
 
 def _compact(scale: Literal[4, 8]) -> TrainConfig:
@@ -51,7 +51,7 @@ def _compact(scale: Literal[4, 8]) -> TrainConfig:
     return _train(model, SHARPER, crop_hr_px=256, batch=24, lr=2e-4, pool=16_000)
 
 
-def _train(model: ModelConfig, loss: StudentLoss, **changes: Any) -> TrainConfig:
+def _train(model: ModelConfig, loss: StudentLoss, **changes: object) -> TrainConfig:
     loop = LOOP | {"discriminator_width": 32, "lr_adversary": 3e-4} | changes
     recipe = Recipe(scale=model.scale, light=Light(share=0.4))
     return TrainConfig(model=model, recipe=recipe, loss=loss, **loop)

@@ -46,7 +46,9 @@ def main() -> None:
 
     paths = RunPaths(data=folders, out=args.out, lpips=args.lpips, start=args.start)
     result = train_student(config, paths, max_minutes=args.minutes, on_progress=show)
-    sys.stdout.write(f"done {result.step} steps, finished {result.finished}, {result.seconds:.0f} s\n")
+    sys.stdout.write(
+        f"done {result.step} steps, finished {result.finished}, {result.seconds:.0f} s\n"
+    )
 
 
 if __name__ == "__main__":

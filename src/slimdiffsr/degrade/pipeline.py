@@ -9,8 +9,8 @@ from torch import Tensor
 
 from slimdiffsr.degrade.draws import chance, choose, uniform
 from slimdiffsr.degrade.jpeg import jpeg
-from slimdiffsr.degrade.light import degrade_lightly
 from slimdiffsr.degrade.kernels import draw_kernel, draw_sinc_kernel
+from slimdiffsr.degrade.light import degrade_lightly
 from slimdiffsr.degrade.ops import (
     ResizeMode,
     add_gaussian_noise,

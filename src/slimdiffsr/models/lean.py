@@ -13,7 +13,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slimdiffsr.settings.config import LeanConfig
+from slimdiffsr.settings.config import ModelConfig
 
 __all__ = ["LeanBlock", "LeanStudent"]
 
@@ -26,7 +26,6 @@ class LeanBlock(nn.Module):
         self.depthwise = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width)
         self.expand = nn.Conv2d(width, mult * width, 1)
         self.reduce = nn.Conv2d(mult * width, width, 1)
-        nn.init.zeros_(self.reduce.bias)
         with_small_gain(self.reduce)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,14 +46,17 @@ class LeanStudent(nn.Module):
     after the coarser level.
     """
 
-    def __init__(self, config: LeanConfig, scale: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.scale = scale
-        widths = config.widths
+        self.config = config
+        lean = config.lean
+        widths = lean.widths
         self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
 
         def blocks(level: int) -> nn.Sequential:
-            one = (LeanBlock(widths[level], config.kernel, config.mult) for _ in range(config.depths[level]))
+            one = (
+                LeanBlock(widths[level], lean.kernel, lean.mult) for _ in range(lean.depths[level])
+            )
             return nn.Sequential(*one)
 
         levels = range(len(widths))
@@ -62,13 +64,12 @@ class LeanStudent(nn.Module):
         self.after = nn.ModuleList(blocks(level) for level in levels)
         self.downs = nn.ModuleList(nn.Conv2d(i, o, 3, 2, 1) for i, o in pairwise(widths))
         self.ups = nn.ModuleList(nn.Conv2d(o, i, 1) for i, o in pairwise(widths))
-        inputs = (config.decoder_widths[0], *config.decoder_widths[:-1])
+        inputs = (lean.decoder_widths[0], *lean.decoder_widths[:-1])
         self.merge_out = nn.Conv2d(widths[0], inputs[0], 1)
         self.doublings = nn.ModuleList(
-            nn.Conv2d(i, o, 3, padding=1)
-            for i, o in zip(inputs, config.decoder_widths, strict=True)
+            nn.Conv2d(i, o, 3, padding=1) for i, o in zip(inputs, lean.decoder_widths, strict=True)
         )
-        self.out = nn.Conv2d(config.decoder_widths[-1], 3, 3, padding=1)
+        self.out = nn.Conv2d(lean.decoder_widths[-1], 3, 3, padding=1)
         with_small_gain(self.out)
 
     def forward(self, rgb_lr: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ class LeanStudent(nn.Module):
         for conv in self.doublings:
             x = F.silu(conv(double(x)))
         base = F.interpolate(
-            rgb_lr, scale_factor=float(self.scale), mode="bilinear", align_corners=False
+            rgb_lr, scale_factor=float(self.config.scale), mode="bilinear", align_corners=False
         )
         out: Tensor = base + self.out(x)
         return out
@@ -88,8 +89,8 @@ class LeanStudent(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """(b, widths[0], h, w) on the input's grid, the same shape back."""
         skips = []
-        for before, down in zip(self.before, self.downs):
-            x = before(x)
+        for level, down in enumerate(self.downs):
+            x = self.before[level](x)
             skips.append(x)
             x = down(x)
         x = self.after[-1](self.before[-1](x))

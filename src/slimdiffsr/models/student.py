@@ -16,6 +16,7 @@ __all__ = [
     "DEAD_PARAMETERS",
     "BaseStudent",
     "LatentStudent",
+    "MatchedStudent",
     "Student",
     "TinyStudent",
     "build_student",
@@ -167,7 +168,8 @@ class TinyStudent(nn.Module):
         return out
 
 
-Student = BaseStudent | LatentStudent | TinyStudent | LeanStudent
+MatchedStudent = BaseStudent | LatentStudent | TinyStudent  # whose blocks match a teacher's
+Student = MatchedStudent | LeanStudent
 
 
 def _zero(conv: nn.Conv2d) -> nn.Conv2d:
@@ -182,7 +184,7 @@ def build_student(config: ModelConfig) -> Student:
     if config.kind == "tiny":
         return TinyStudent(config)
     if config.kind == "lean":
-        return LeanStudent(config.lean, config.scale)
+        return LeanStudent(config)
     return LatentStudent(config) if config.ablation in ("taesd", "kl") else BaseStudent(config)
 
 

@@ -17,7 +17,17 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
 from slimdiffsr.errors import ConfigError
-from slimdiffsr.settings.recipe import STRICT, Blur, Light, Noise, Recipe, Resize, Share, Stage, check
+from slimdiffsr.settings.recipe import (
+    STRICT,
+    Blur,
+    Light,
+    Noise,
+    Recipe,
+    Resize,
+    Share,
+    Stage,
+    check,
+)
 
 __all__ = [
     "Ablation",

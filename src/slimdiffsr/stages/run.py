@@ -24,7 +24,8 @@ from slimdiffsr.models.spec import UNetSpec
 from slimdiffsr.models.unet import UNet
 from slimdiffsr.settings.config import LoopConfig, to_dict
 from slimdiffsr.stages.processes import join
-from slimdiffsr.training.data import TrainingPairs, batch_files, find_images, training_batches
+from slimdiffsr.training.batches import batch_files, training_batches
+from slimdiffsr.training.data import TrainingPairs, find_images
 from slimdiffsr.training.loop import STATE_FILE, Batches, Progress, Task, TrainResult, train
 
 Network = TypeVar("Network", bound=nn.Module)

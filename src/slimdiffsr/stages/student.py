@@ -24,6 +24,7 @@ from slimdiffsr.models.sd_vae import Taesd
 from slimdiffsr.models.student import (
     BaseStudent,
     LatentStudent,
+    MatchedStudent,
     Student,
     build_student,
     enlarge_bicubic,
@@ -152,7 +153,8 @@ class StudentTask:
         learner: nn.Module = self.student
         self.distillation = None
         if teacher is not None and config.distill is not None:
-            learner = self._imitator(teacher).to(device)
+            assert not isinstance(self.student, LeanStudent)  # the config refuses it
+            learner = self._imitator(self.student, teacher).to(device)
             self.distillation = Distillation(
                 config.distill, teacher, config.seed, accelerator, graphs=config.graphs
             )
@@ -174,11 +176,9 @@ class StudentTask:
             config, accelerator, self.reconstruction, networks, self.optimizers
         )
 
-    def _imitator(self, teacher: Teacher) -> nn.Module:
+    def _imitator(self, student: MatchedStudent, teacher: Teacher) -> nn.Module:
         mid = self.config.distill is not None and self.config.distill.mid
-        imitator = fresh(
-            lambda: Imitator(self.student, teacher.unet.spec, mid=mid), self.config.seed
-        )
+        imitator = fresh(lambda: Imitator(student, teacher.unet.spec, mid=mid), self.config.seed)
         self.modules["adapters"] = imitator.adapters  # resumed, but not part of the model
         return imitator
 
