@@ -74,8 +74,9 @@ def test_jitter_gives_both_halves_of_a_batch_the_same_view() -> None:
         first, second = jitter(torch.cat((image, image)), rng).chunk(2)
         torch.testing.assert_close(first, second, rtol=0, atol=0)
         shapes.add(tuple(first.shape[2:]))
-    assert len(shapes) > 10
-    assert {h != w for h, w in shapes} == {True, False}
+    # Few shapes: for each new one an accelerator plans its convolutions anew.
+    assert 3 < len(shapes) < 10
+    assert all(side % 8 == 0 for shape in shapes for side in shape)
 
 
 def test_jitter_is_a_function_of_its_generator() -> None:
@@ -92,7 +93,7 @@ def test_jitter_moves_turns_and_rescales_but_invents_nothing() -> None:
     directions = set()
     for seed in range(60):
         view = jitter(ramp, seeded(seed))[0, 0]
-        assert min(view.shape) >= math.floor((side - 7) * 0.75)
+        assert min(view.shape) >= math.floor((side - 8) * 0.75) - 4
         assert max(view.shape) <= side * 1.25
         assert view.min() >= 0
         assert view.max() <= 1
