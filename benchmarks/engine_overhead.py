@@ -140,6 +140,9 @@ def measure(
         "bare_cpu_s_per_mpx": round(alone.cpu_s / mpx, 4),
         "cpu_overhead": round(engine.cpu_s / alone.cpu_s - 1, 4),
         "cpu_beside_network": round(engine.cpu_s / inside[0] - 1, 4) if one_thread() else None,
+        "cpu_ms_beside_network_per_tile": round(1000 * (engine.cpu_s - inside[0]) / tiles, 2)
+        if one_thread()
+        else None,
         "engine_s": round(engine.wall_s, 3),
         "assembling_s": round((begun["done"] - begun["assembling"]).wall_s, 3),
         "bare_s": round(alone.wall_s, 3),

@@ -127,11 +127,10 @@ def _network(
     name: str, predict: Any, scale: int, tile_hr_px: int, overlap_hr_px: int, more: dict[str, Any]
 ) -> Network:
     return Network(
-        predict=predict,
         scale=scale,
         tile_hr_px=tile_hr_px,
         overlap_hr_px=overlap_hr_px,
-        **{"model_id": name, "weights_sha256": "0" * 64, **more},
+        **{"predict": predict, "model_id": name, "weights_sha256": "0" * 64, **more},
     )
 
 

@@ -15,11 +15,11 @@ from slimdiffsr.models.lpips import LPIPS
 from slimdiffsr.settings.config import (
     LpipsNet,
     ModelConfig,
-    Recipe,
     StudentLoss,
     TrainConfig,
     UNetConfig,
 )
+from slimdiffsr.settings.presets import PRESETS
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -51,25 +51,21 @@ def micro_model(**unet: Any) -> ModelConfig:
 
 
 def micro_training(**changes: Any) -> TrainConfig:
-    """Six steps with all three losses, logged and saved often, without worker processes."""
-    config = TrainConfig(
+    """The micro preset with a tiny student alone: six steps, all three losses, logged and saved often."""
+    config = dataclasses.replace(
+        PRESETS["micro"],
         model=micro_model(),
-        recipe=Recipe(scale=4),
         loss=StudentLoss(lpips=0.5, gan=0.1, perceptual_from=1, gan_from=2, lpips_jitter=True),
-        discriminator_width=8,
+        distill=None,
+        init="fresh",
         steps=6,
         batch=2,
-        crop_hr_px=64,
-        lr=1e-3,
         lr_final=1e-4,
         warmup=2,
         ema=0.9,
-        workers=0,
         log_every=1,
         save_every=2,
         validate_every=3,
-        validation_images=2,
-        flip_all=True,
     )
     return dataclasses.replace(config, **changes)
 

@@ -24,10 +24,10 @@ from slimdiffsr.method.teacher import Teacher
 from slimdiffsr.models.sd_vae import Taesd
 from slimdiffsr.models.spec import PredictorSpec, UNetSpec
 from slimdiffsr.models.unet import UNet
-from slimdiffsr.settings.config import Recipe, StudentLoss
+from slimdiffsr.settings.config import StudentLoss
 from slimdiffsr.stages import RunPaths
 from slimdiffsr.stages.run import fresh
-from slimdiffsr.stages.teacher_config import TeacherConfig
+from slimdiffsr.stages.teacher_config import TEACHERS, TeacherConfig
 
 PRIOR = UNetSpec(
     widths=(16, 32, 32, 32), layers=1, mid_width=32, attention="self", head_width=16,
@@ -67,24 +67,16 @@ def write_base(folder: Path, seed: int = 0, **spec: Any) -> TeacherBase:
 
 
 def micro_teacher(mode: Any = "map", param: Any = "direct", **changes: Any) -> TeacherConfig:
-    """Four steps with all losses, without worker processes."""
-    config = TeacherConfig(
+    """Four steps of the micro preset with all losses, logged and saved often."""
+    config = dataclasses.replace(
+        TEACHERS["micro"],
         predictor=PredictorSpec(mode=mode, param=param, width=8, blocks=1),
-        unet_rank=2,
-        decoder_rank=2,
-        recipe=Recipe(scale=4),
         loss=StudentLoss(lpips=0.5, gan=0.1, gan_from=1),
-        discriminator_width=8,
         steps=4,
         batch=2,
-        crop_hr_px=64,
-        lr=1e-3,
-        weight_decay=1e-2,
-        workers=0,
         log_every=1,
         save_every=2,
         validate_every=4,
-        validation_images=2,
     )
     return dataclasses.replace(config, **changes)
 

@@ -241,7 +241,8 @@ class Stepper(StableDiffusion):
 
 def test_many_steps_on_a_cpu_are_extrapolated_and_say_so() -> None:
     row = Row("many", "many", Stepper, "sd", steps=11)
-    cell = measure.make_cell(row, Stepper(4), torch.zeros(2, 3, 16, 16))
+    stepper = Stepper(4)
+    cell = measure.make_cell(row, stepper, stepper, torch.zeros(2, 3, 16, 16))
     assert cell.extrapolated
     assert 0.07 <= cell.sample() < 0.3
 

@@ -122,7 +122,7 @@ def test_the_command_writes_lines_and_the_table_that_it_prints(tmp_path: Path) -
     [
         (["--table", 3], "1, 2, 5, 6"),
         (["--row", "nothing"], "no row 'nothing'"),
-        (["--precision", "half"], "fp32, fp16, bf16"),
+        (["--precision", "half"], "fp32, bf16, fp16"),
         (["--row", "bicubic", "--device", "abacus"], "no device 'abacus'"),
     ],
 )

@@ -1,17 +1,21 @@
 """Commands beside upscale, and rio."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner as ClickRunner
 from PIL import Image
 from rasters import byte_picture, read, write_raster
+from students import write_images
 from test_cli import BICUBIC, fails, run
 
 from slimdiffsr.cli import rio_command
+from slimdiffsr.files.students import load_model
 
 # ---------------------------------------------------------------------------------------------
 # Other commands
@@ -74,6 +78,9 @@ def test_interpolate_makes_a_model_between(scene: Path, tmp_path: Path) -> None:
     fails(run(*arguments, "--amount", 2, "--overwrite"), "amount must be in [0, 1], got 2")
 
 
+SMALL = ("loss.lpips=0", "batch=1", "crop_hr_px=64", "workers=0", "loss.gan=0")
+
+
 def test_train_shows_the_config_it_would_use(tmp_path: Path) -> None:
     base = [
         "train",
@@ -85,11 +92,21 @@ def test_train_shows_the_config_it_would_use(tmp_path: Path) -> None:
         "--out",
         tmp_path / "run",
     ]
-    result = run(*base, "--dry-run", "--set", "steps=7", "--set", "loss.lpips=0.5")
+    write_images(tmp_path, [(64, 64), (80, 64), (64, 32)])
+    small = [word for s in SMALL for word in ("--set", s)]
+    result = run(*base, "--dry-run", "--set", "steps=7", *small)
     assert result.exit_code == 0, result.output
     config = json.loads(result.stdout)
-    assert (config["steps"], config["loss"]["lpips"]) == (7, 0.5)
+    assert (config["steps"], config["loss"]["lpips"]) == (7, 0.0)
     assert config["model"]["name"] == "tiny-x4"
+    # It counts the images and times a few steps.
+    assert "2 images to train on, 1 are smaller than the crop" in result.stderr
+    assert re.search(
+        r"\n[\d.e-]+ s a step: about [\d.e-]+ (seconds|minutes) for 7 steps\n$", result.stderr
+    )
+    without = run(*base, "--dry-run", "--set", "loss.lpips=1", *small[2:])
+    assert without.exit_code == 2
+    assert without.stderr.splitlines()[-1].startswith("error: LPIPS needs weights")
     fails(run(*base, "--dry-run", "--set", "stepps=7"), "stepps: Unexpected keyword argument")
     fails(run(*base, "--dry-run", "--set", "steps"), "expected key=value, got 'steps'")
     fails(run(*base, "--dry-run", "--set", "steps=-1"), "steps")
@@ -114,6 +131,47 @@ def test_demo_with_a_scene_of_ones_own(tmp_path: Path) -> None:
     with Image.open(tmp_path / "demo" / "before_after.png") as image:
         assert image.width > 1000
     fails(run("demo", "--out", src), "cannot make the folder")
+
+
+def test_a_shipped_model_is_fine_tuned_by_its_name_with_l1_alone(tmp_path: Path) -> None:
+    write_images(tmp_path / "data", [(64, 64)])
+    (tmp_path / "my.toml").write_text("final_sinc_prob = 0.0\n[first]\njpeg_quality = [90, 100]\n")
+    base = ["train", "student", "--config", "tiny-x4-faithful", "--data", tmp_path / "data",
+            "--out", tmp_path / "run", "--recipe", tmp_path / "my.toml"]  # fmt: skip
+    settings = (
+        "steps=1",
+        "batch=1",
+        "crop_hr_px=64",
+        "workers=0",
+        "lr=1e-9",
+        "ema=0",
+        "lr_final=none",
+    )
+    small = [word for s in (*settings, "validation_images=0") for word in ("--set", s)]
+    fails(run(*base, *small, "--start", "tiny-x5"), "no model 'tiny-x5'")
+    result = run(*base, *small, "--start", "tiny-x4")
+    assert result.exit_code == 0, result.output
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["recipe"]["first"]["jpeg_quality"] == [90, 100]
+    assert config["recipe"]["final_sinc_prob"] == 0
+    shipped, tuned = (
+        load_model(name).model.state_dict() for name in ("tiny-x4", str(tmp_path / "run"))
+    )
+    for key, value in shipped.items():
+        torch.testing.assert_close(tuned[key], value, rtol=0, atol=1e-5)
+    fails(run(*base[:4], "--out", tmp_path / "run"), "give --data FOLDER, or --pairs LR_FOLDER HR")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "Missing option '--config': see slimdiffsr train student --help"),
+        (["--config", "tiny-x4", "--out", "x", "--max-minutes", "soon"], "'--max-minutes'"),
+        (["--foo"], "No such option: --foo"),
+    ],
+)
+def test_a_wrong_use_is_one_sentence(words: list[str], told: str) -> None:
+    fails(run("train", "student", *words), told)
 
 
 @pytest.mark.slow

@@ -183,10 +183,22 @@ def test_a_model_that_does_not_fit_the_scale_is_an_error(data: Path, tmp_path: P
     fails(run("evaluate", "-m", "bicubic", *out), "has lr_x4, lr_x8: give --scale")
 
 
+def test_two_models_of_one_name_are_told_apart_by_names_of_ones_own(
+    data: Path, tmp_path: Path
+) -> None:
+    names = ("-m", "before=tiny-x4", "-m", "after=tiny-x4", "-m", "smooth=bicubic")
+    out = tmp_path / "out"
+    result = run("evaluate", *names, "--data", data, "--limit", 1, "--out", out)
+    assert result.exit_code == 0, result.output
+    for name in ("before", "after", "smooth"):
+        assert f"| {name} | 1 |" in result.stdout
+
+
 def test_wrong_arguments_are_one_sentence(data: Path, tmp_path: Path) -> None:
     out = ("--data", data, "--out", tmp_path / "out")
     again = ("-m", tmp_path / "a" / "mine.safetensors", "-m", tmp_path / "mine.safetensors")
     fails(run("evaluate", *out, *again), "two models are called mine")
+    fails(run("evaluate", *out, "-m", "a/b=tiny-x4"), "--model must be NAME=FILE")
     fails(run("evaluate", *out), "nothing to compare")
     fails(run("evaluate", *out, "--outputs", data), "--outputs must be NAME=FOLDER")
     fails(run("evaluate", *out, "--outputs", f"x={tmp_path / 'none'}"), "no such folder")

@@ -17,7 +17,7 @@ from slimdiffsr.datasets.layouts import (
     training_images,
 )
 from slimdiffsr.errors import DataError
-from slimdiffsr.training.data import find_images
+from slimdiffsr.training.images import find_images
 
 TREES: dict[str, Callable[[Path], None]] = {
     "aid": trees.aid,

@@ -6,13 +6,17 @@ import importlib
 import inspect
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.main import get_command
 
 from slimdiffsr.cli import app
+from slimdiffsr.degrade import degrade, image_generator
+from slimdiffsr.settings.config import override
 from slimdiffsr.settings.presets import PRESETS
 from slimdiffsr.stages.pretraining import PRIORS, UNCERTAINTIES
 from slimdiffsr.stages.teacher_config import TEACHERS
@@ -41,7 +45,7 @@ def options_of(command: Any) -> set[str]:
 def test_commands_and_options_in_the_documentation_exist(page: Path) -> None:
     for words in commands_in(page):
         command, names = COMMANDS, list(words)
-        while hasattr(command, "commands") and names and "|" not in names[0]:
+        while hasattr(command, "commands") and names and not re.match(r"-|\S*\|", names[0]):
             assert names[0] in command.commands, words
             command = command.commands[names.pop(0)]
         options = {word.split("=")[0] for word in words if word.startswith("--")}
@@ -119,3 +123,13 @@ def test_the_architecture_page_places_each_module() -> None:
         if place.stem.startswith("__"):
             continue
         assert f"`{place.stem}`" in page or f"`{place.stem}." in page, place
+
+
+def test_the_recipe_of_the_walk_through_is_one() -> None:
+    text = (ROOT / "docs/finetune.md").read_text()
+    (block,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    config = override(PRESETS["tiny-x4"], {"recipe": tomllib.loads(block)})
+    hr = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    lr = degrade(hr, config.recipe, [image_generator(1, 1)])
+    assert lr.shape == (1, 3, 16, 16)
+    assert lr.isfinite().all()

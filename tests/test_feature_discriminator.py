@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from slimdiffsr.errors import ConfigError
 from slimdiffsr.models.feature_discriminator import FeatureDiscriminator
 from slimdiffsr.models.lpips import LPIPS
+from slimdiffsr.stages.adversarial import build_adversary
 from slimdiffsr.stages.run import fresh
 
 
@@ -20,6 +23,11 @@ def test_it_judges_by_levels_and_its_gradient_reaches_the_image() -> None:
     sum(level.mean() for level in levels).backward()
     assert rgb.grad is not None
     assert float(rgb.grad.abs().sum()) > 0
+
+
+def test_without_its_network_one_is_asked_for() -> None:
+    with pytest.raises(ConfigError, match="give --lpips FILE"):
+        build_adversary("features", 8, "", None)
 
 
 def test_it_looks_at_the_input_too() -> None:

@@ -79,9 +79,9 @@ def test_attention_weights_are_those_that_the_forward_pass_aggregates_with() -> 
     weights = whole.attention(tokens)
     assert weights.shape == (2, 5, 8, 12)
     torch.testing.assert_close(weights.sum((2, 3)), torch.ones(2, 5))
-    values = whole.to_v(tokens.flatten(1, 2))
-    context = weights.flatten(2) @ values
-    torch.testing.assert_close(context, whole.aggregate(tokens.flatten(1, 2)))
+    values = whole.to_v(tokens.flatten(1, 2)[:, None])
+    context = weights.flatten(2)[:, None] @ values
+    torch.testing.assert_close(context, whole.aggregate(tokens.flatten(1, 2)[:, None]))
 
 
 def test_windowed_attention_sums_to_one_in_each_window() -> None:

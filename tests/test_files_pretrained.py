@@ -17,7 +17,7 @@ from slimdiffsr.files.pretrained import (
     PROMPT,
     SD_REPOSITORIES,
     SD_SCHEDULER_FILE,
-    SD_UNET_FILE,
+    SD_UNET_FILES,
     TAESD_FILE,
     Repository,
     embed_prompt,
@@ -26,21 +26,24 @@ from slimdiffsr.files.pretrained import (
     load_sd_unet,
     load_taesd,
     prediction_type,
+    stable_diffusion,
 )
 from slimdiffsr.files.tensors import load_strict
 from slimdiffsr.models.unet import UNet
 
 
-def test_weights_load_strictly_from_a_folder_in_diffusers_layout(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", SD_UNET_FILES)
+def test_weights_load_strictly_from_a_folder_in_diffusers_layout(tmp_path: Path, file: str) -> None:
     theirs = diffusers_unet(dataclasses.replace(TINY, time_width=4 * TINY.widths[0]))
     (tmp_path / "unet").mkdir()
-    save_file(theirs.state_dict(), tmp_path / SD_UNET_FILE)
+    dtype = torch.float16 if ".fp16" in file else torch.float32
+    state = {name: value.to(dtype) for name, value in theirs.state_dict().items()}
+    (torch.save if file.endswith(".bin") else save_file)(state, tmp_path / file)
     ours = UNet(dataclasses.replace(TINY, time_width=4 * TINY.widths[0]))
     load_strict(ours, load_sd_unet(tmp_path), str(tmp_path))
-    assert torch.equal(
-        ours.get_parameter("mid_block.attentions.0.cross.out.weight"),
-        theirs.mid_block.attentions[0].transformer_blocks[0].attn2.to_out[0].weight,
-    )
+    weight = ours.get_parameter("mid_block.attentions.0.cross.out.weight")
+    their = theirs.mid_block.attentions[0].transformer_blocks[0].attn2.to_out[0].weight
+    assert torch.equal(weight, their.to(dtype).float())
 
 
 def test_a_folder_without_the_file_says_what_to_download(tmp_path: Path) -> None:
@@ -67,20 +70,26 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def test_sources_are_tried_in_order(hub: list[str], tmp_path: Path) -> None:
-    assert fetch(SD_UNET_FILE, SD_REPOSITORIES) == tmp_path / "there"
+def test_all_parts_come_from_the_first_repository_there_is(hub: list[str], tmp_path: Path) -> None:
+    home = stable_diffusion()
+    assert home == SD_REPOSITORIES[-1]
     assert hub == [r.name for r in SD_REPOSITORIES]
+    assert fetch(SD_UNET_FILES, home, "it") == tmp_path / "there"
+    assert hub[len(SD_REPOSITORIES) :] == [SD_REPOSITORIES[-1].name]  # and no other is asked
+    assert stable_diffusion(tmp_path) == tmp_path
 
 
-def test_no_source_at_all_names_each(hub: list[str]) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"sd-turbo.*sd2-community.*Download it"):
-        fetch(SD_UNET_FILE, SD_REPOSITORIES[:2])
+def test_no_source_at_all_names_each(hub: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slimdiffsr.files.pretrained.SD_REPOSITORIES", SD_REPOSITORIES[:2])
+    with pytest.raises(ModelNotFoundError, match=r"sd-turbo.*sd2-community.*Download one of these"):
+        stable_diffusion()
 
 
 def test_a_pinned_file_that_is_another_is_refused(hub: list[str]) -> None:
-    pinned = Repository(SD_REPOSITORIES[-1].name, sha256={SD_UNET_FILE: "0" * 64})
+    file = SD_UNET_FILES[0]
+    pinned = Repository(SD_REPOSITORIES[-1].name, sha256={file: "0" * 64})
     with pytest.raises(ChecksumError, match="delete it"):
-        fetch(SD_UNET_FILE, [pinned])
+        fetch((file,), pinned, "it")
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
@@ -118,12 +127,18 @@ def test_taesd_loads_from_both_layouts(tmp_path: Path) -> None:
     assert upstream.keys() == ours.keys()
 
 
-def test_the_autoencoder_loads_from_a_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", [None, "fp16"])
+@pytest.mark.parametrize("safe", [True, False])
+def test_the_autoencoder_loads_from_a_folder(
+    tmp_path: Path, variant: str | None, safe: bool
+) -> None:
     diffusers = pytest.importorskip("diffusers")
     vae = diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4)
-    vae.save_pretrained(tmp_path / "vae")
+    if variant:
+        vae = vae.half()
+    vae.save_pretrained(tmp_path / "vae", variant=variant, safe_serialization=safe)
     loaded = load_kl(tmp_path)
-    assert all(torch.equal(v, vae.state_dict()[k]) for k, v in loaded.state_dict().items())
+    assert all(torch.equal(v, vae.state_dict()[k].float()) for k, v in loaded.state_dict().items())
 
 
 def test_a_missing_autoencoder_says_what_to_download(tmp_path: Path) -> None:
@@ -155,7 +170,7 @@ def text_folder(tmp_path: Path) -> Path:
 
 def test_the_prompt_is_embedded_once_then_read(text_folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "prompt.safetensors"
-    embedding = embed_prompt(folder=text_folder, cache=cache)
+    embedding = embed_prompt(home=text_folder, cache=cache)
     assert embedding.shape == (1, 77, 16)
     nowhere = tmp_path / "nowhere"
     assert torch.equal(embed_prompt(PROMPT, nowhere, cache), embedding)

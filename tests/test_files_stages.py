@@ -15,7 +15,7 @@ from test_sd_unet import TINY, diffusers_unet
 
 from slimdiffsr.errors import ChecksumError, ConfigError, ModelNotFoundError, WeightsError
 from slimdiffsr.files import stages
-from slimdiffsr.files.pretrained import SD_SCHEDULER_FILE, SD_UNET_FILE, TAESD_FILE
+from slimdiffsr.files.pretrained import SD_SCHEDULER_FILE, SD_UNET_FILES, TAESD_FILE
 from slimdiffsr.files.stages import (
     ESTIMATOR_FILE,
     UNET_FILE,
@@ -155,11 +155,11 @@ def test_stable_diffusions_own_layout_is_a_unet_too(
 ) -> None:
     tiny = dataclasses.replace(TINY, time_width=4 * TINY.widths[0])
     monkeypatch.setattr(stages, "SD21", tiny)
-    for file in (SD_UNET_FILE, SD_SCHEDULER_FILE):
+    for file in (SD_UNET_FILES[0], SD_SCHEDULER_FILE):
         (tmp_path / file).parent.mkdir()
     with pytest.raises(ModelNotFoundError, match=r"unet/.*stabilityai/sd-turbo"):
         load_unet(tmp_path)
-    save_file(diffusers_unet(tiny).state_dict(), tmp_path / SD_UNET_FILE)
+    save_file(diffusers_unet(tiny).state_dict(), tmp_path / SD_UNET_FILES[0])
     (tmp_path / SD_SCHEDULER_FILE).write_text(json.dumps({"prediction_type": "v_prediction"}))
     unet, spec, kind = load_unet(tmp_path)
     assert (spec, kind) == (tiny, "v_prediction")

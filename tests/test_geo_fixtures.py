@@ -89,9 +89,9 @@ def compare_pixels(src: Any, dst: Any, window: tuple[int, int, int, int]) -> Non
     for number, colour in enumerate(dst.colorinterp, 1):
         if src.colorinterp[0].name == "palette":
             return
-        band = (
-            1 + [c.name for c in src.colorinterp].index(colour.name) if colour.value > 2 else number
-        )
+        names = [c.name for c in src.colorinterp]
+        # Bands without colour names are in order, and those shown are named.
+        band = 1 + names.index(colour.name) if colour.name in names[1:] else number
         before, after = src.read(band, window=area), dst.read(number)
         if colour.name == "alpha":
             np.testing.assert_array_equal(after, np.kron(before, np.ones((4, 4), before.dtype)))

@@ -15,6 +15,7 @@ from rasters import (
     nearest,
     read,
     repeat,
+    wobbly,
     write_raster,
 )
 from test_geo_scene import run
@@ -64,13 +65,30 @@ def test_an_unusable_result_is_refused(tmp_path: Path, wrong: Any, words: str) -
     assert [p.name for p in tmp_path.iterdir()] == ["in.tif"]
 
 
+def test_tiles_that_are_not_finite_are_repaired(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "in.tif", byte_picture(3, 90, 80))
+    good = wobbly(batch=3)
+    calls: list[int] = []
+
+    def broken(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        result = np.array(good.predict(batch))
+        if len(calls) % 5 == 2:
+            result[1, 0, 5, 5] = np.inf
+        calls.append(len(batch))
+        return result
+
+    np.testing.assert_array_equal(
+        run(path, wobbly(batch=3, predict=broken, repair=good.predict)), run(path, good)
+    )
+
+
 def test_the_network_sees_full_batches_of_one_shape(tmp_path: Path) -> None:
     shapes = set()
     inner = nearest(batch=4)
 
     def watched(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         shapes.add((batch.shape, batch.dtype.name, batch.min() >= 0, batch.max() <= 1))
-        return inner.predict(batch)
+        return np.asarray(inner.predict(batch))
 
     network = nearest(batch=4)
     object.__setattr__(network, "predict", watched)

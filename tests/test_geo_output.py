@@ -30,7 +30,7 @@ def test_a_cog_by_default(tmp_path: Path) -> None:
     with rasterio.open(tmp_path / "o.tif") as out:
         assert out.block_shapes[0] == (512, 512)
         assert out.overviews(1)
-        assert out.profile["compress"] in ("zstd", "deflate")
+        assert out.profile["compress"] == "deflate"  # which every tool opens
 
 
 @pytest.mark.parametrize("transform", [UTM, ROTATED, FLIPPED])

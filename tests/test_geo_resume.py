@@ -39,7 +39,7 @@ def stop_after(tiles: int, error: BaseException, network: Network | None = None)
         left[0] -= 1
         if left[0] < 0:
             raise error
-        return inner.predict(batch)
+        return np.asarray(inner.predict(batch))
 
     return Network(
         predict=predict, scale=4, tile_hr_px=64, overlap_hr_px=16,
@@ -66,7 +66,9 @@ def test_ctrl_c_keeps_finished_chunks_and_the_same_call_resumes(scene: Path) -> 
     out.unlink()
     stopped(scene)
     names = {path.name for path in out.with_name("out.tif.partial").iterdir()}
-    assert all(re.fullmatch(r"chunk-\d+-\d+\.tif|manifest\.json|lock", name) for name in names)
+    assert all(
+        re.fullmatch(r"chunk-[0-9a-f]+-\d+-\d+\.tif|manifest\.json|lock", name) for name in names
+    )
     told: list[Progress] = []
     report = finish(scene, on_progress=told.append)
     assert 0 < report.chunks_resumed < 9
@@ -122,7 +124,7 @@ def test_a_change_starts_over_and_says_so(scene: Path, change: str, word: str) -
     if change == "option":
         options = SceneOptions(chunk_hr_px=512, colour="none")
     elif change == "input":
-        os.utime(scene, (1, 1))
+        write_raster(scene, byte_picture(3, 300, 290, seed=1), nodata=0)
     else:
         network = wobbly(weights_sha256="1" * 64)
     report = upscale_scene(scene, out, network, options)
@@ -173,7 +175,7 @@ def test_two_runs_for_one_output_exclude_each_other(scene: Path) -> None:
     def waiting(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         started.set()
         assert go_on.wait(30)
-        return inner.predict(batch)
+        return np.asarray(inner.predict(batch))
 
     slow = Network(
         predict=waiting, scale=4, tile_hr_px=64, overlap_hr_px=16,
@@ -201,15 +203,15 @@ def test_a_full_disk_keeps_finished_chunks(scene: Path, monkeypatch: pytest.Monk
     from slimdiffsr.geo import chunks
 
     written = [0]
-    real = chunks.write_stripe
+    real = chunks._save
 
     def full(*args: Any) -> None:
         written[0] += 1
-        if written[0] > 10:
+        if written[0] > 3:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(*args)
 
-    monkeypatch.setattr(chunks, "write_stripe", full)
+    monkeypatch.setattr(chunks, "_save", full)
     with pytest.raises(DiskFullError, match="finished chunks are kept"):
         finish(scene)
     assert not out.exists()
@@ -219,34 +221,39 @@ def test_a_full_disk_keeps_finished_chunks(scene: Path, monkeypatch: pytest.Monk
 
 
 LIMITED = """
-    import resource, signal, sys
+    import pathlib, resource, signal, sys
     sys.path.insert(0, {tests!r})
     from rasters import nearest
     from slimdiffsr.errors import DiskFullError
     from slimdiffsr.geo import SceneOptions, upscale_scene
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-    try:
-        upscale_scene({src!r}, {dst!r}, nearest(), SceneOptions(chunk_hr_px=512))
-    except DiskFullError as error:
-        sys.exit("full: " + str(error))
+    done = 0
+    for limit in range(10_000, 1_300_000, 70_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        dst = pathlib.Path({dst!r} + str(limit) + ".tif")
+        options = SceneOptions(chunk_hr_px=512, creation_options={{"COMPRESS": "NONE"}})
+        try:
+            upscale_scene({src!r}, dst, nearest(), options)
+            done += 1
+        except DiskFullError as error:
+            assert not dst.exists()
+            assert "make room and run the same command again" in str(error)
+    print(done)
 """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no file size limits on this system")
-@pytest.mark.parametrize("limit", [30_000, 600_000])
-def test_a_file_that_cannot_grow_is_noticed(tmp_path: Path, limit: int) -> None:
-    # The smaller limit stops chunks, the larger one the assembly: GDAL meets both, not a stub.
-    noise = np.random.default_rng(0).integers(1, 255, (3, 300, 290)).astype(np.uint8)
-    src, dst = write_raster(tmp_path / "in.tif", noise), tmp_path / "out.tif"
-    code = LIMITED.format(tests=str(Path(__file__).parent), src=str(src), dst=str(dst), limit=limit)
+def test_a_file_that_cannot_grow_is_noticed_wherever_it_stops(tmp_path: Path) -> None:
+    # Small limits stop chunks, larger ones the assembly: GDAL meets all, not a stub.
+    noise = np.random.default_rng(0).integers(1, 255, (3, 120, 110)).astype(np.uint8)
+    src = write_raster(tmp_path / "in.tif", noise)
+    code = LIMITED.format(tests=str(Path(__file__).parent), src=str(src), dst=str(tmp_path / "o"))
     process = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], env=_env(), capture_output=True, text=True
     )
-    assert process.returncode == 1, process.stderr
-    assert process.stderr.splitlines()[-1].startswith("full: "), process.stderr
-    assert not dst.exists()
+    assert process.returncode == 0, process.stderr
+    assert 0 < int(process.stdout) < 12
 
 
 def test_a_hopelessly_small_disk_is_said_first(

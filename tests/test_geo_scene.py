@@ -1,6 +1,6 @@
 """A raster goes in and comes out enlarged: in place, in its type, with its empty areas."""
 
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,10 @@ from rasters import (
 )
 
 from slimdiffsr.geo import Network, SceneOptions, plan_scene, upscale_scene
-from slimdiffsr.geo.shared import SharedTiles
+from slimdiffsr.geo.arrays import NumpyArrays
+from slimdiffsr.geo.job import decide
+from slimdiffsr.geo.pipeline import compute_chunk
+from slimdiffsr.geo.raster import open_source
 
 RAW = SceneOptions(colour="none", overwrite=True)
 RGBA = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
@@ -64,42 +67,51 @@ def test_other_scales(tmp_path: Path, scale: int) -> None:
     np.testing.assert_array_equal(run(path, nearest(scale)), repeat(values, scale))
 
 
-def test_chunks_batches_and_shared_tiles_change_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chunks_batches_and_shared_tiles_change_nothing(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "in.tif", byte_picture(3, 300, 290))
     whole = run(path, wobbly())
     np.testing.assert_array_equal(run(path, wobbly(), chunk_hr_px=512), whole)
     np.testing.assert_array_equal(run(path, wobbly(batch=5), chunk_hr_px=512), whole)
-    monkeypatch.setattr(SharedTiles, "used", lambda *_: None)
-    np.testing.assert_array_equal(run(path, wobbly(), chunk_hr_px=512), whole)
+    np.testing.assert_array_equal(run(path, wobbly(batch=500), chunk_hr_px=512), whole)
 
 
-@pytest.mark.parametrize("memory_bytes", [160_000_000, 100_000, 0])
-def test_no_tile_is_run_twice_however_little_memory_there_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_bytes: int
+@dataclass(frozen=True)
+class SmallMemory(NumpyArrays):
+    """NumPy with little room for results that are needed again."""
+
+    kept_bytes: int
+
+
+@pytest.mark.parametrize(
+    ("kept_bytes", "batch"), [(400_000_000, 1), (600_000, 1), (600_000, 700), (0, 1), (0, 4)]
+)
+def test_little_memory_runs_some_tiles_twice_and_changes_nothing(
+    tmp_path: Path, kept_bytes: int, batch: int
 ) -> None:
     path = write_raster(tmp_path / "in.tif", byte_picture(3, 300, 290))
     whole = run(path, wobbly())
-    shared = partial(SharedTiles, memory_bytes=memory_bytes)
-    monkeypatch.setattr("slimdiffsr.geo.scene.SharedTiles", shared)
-    report = upscale_scene(path, tmp_path / "o.tif", wobbly(), SceneOptions(chunk_hr_px=512))
+    network = wobbly(arrays=SmallMemory(kept_bytes), batch=batch)
+    report = upscale_scene(path, tmp_path / "o.tif", network, SceneOptions(chunk_hr_px=512))
     assert report.chunks_run == 9
-    assert report.tiles_run == report.plan.tiles
+    again = report.tiles_run - report.plan.tiles
+    assert (again > 0) == (kept_bytes < 1_000_000)
     np.testing.assert_array_equal(read(tmp_path / "o.tif"), whole)
 
 
-def test_tiles_that_find_no_room_on_the_disk_are_run_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write_raster(tmp_path / "in.tif", byte_picture(3, 300, 290))
+@pytest.mark.parametrize("chunk", [0, 4, 5, 8])
+def test_a_chunk_computed_alone_is_the_same(tmp_path: Path, chunk: int) -> None:
+    values = byte_picture(3, 300, 290)
+    values[:, 110:130, 120:140] = 0
+    path = write_raster(tmp_path / "in.tif", values, nodata=0)
     whole = run(path, wobbly())
-    shared = partial(SharedTiles, memory_bytes=0)
-    monkeypatch.setattr("slimdiffsr.geo.scene.SharedTiles", shared)
-    monkeypatch.setattr(SharedTiles, "_path", lambda self, _: self.folder / "no" / "such")
-    report = upscale_scene(path, tmp_path / "o.tif", wobbly(), SceneOptions(chunk_hr_px=512))
-    assert report.tiles_run > report.plan.tiles
-    np.testing.assert_array_equal(read(tmp_path / "o.tif"), whole)
+    with open_source(str(path)) as source:
+        job = decide(source, wobbly(), SceneOptions(chunk_hr_px=512))
+        region = list(job.chunks())[chunk]
+        stripes = compute_chunk(job, region, wobbly())
+    for stripe in stripes:
+        rows, cols = region.slices(job.header.region_hr)
+        part = whole[stripe.band - 1, rows, cols][stripe.row_hr_px :][: len(stripe.pixels)]
+        np.testing.assert_array_equal(stripe.pixels, part)
 
 
 @pytest.mark.parametrize("window", [(0, 0, 30, 25), (101, 57, 80, 99), (250, 260, 40, 40)])

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browsers import requests_of, wait_until
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -30,11 +28,6 @@ from slimdiffsr.evaluate.pictures import Picture, captions, read_pictures, sprea
 Rgb8 = NDArray[np.uint8]
 
 RED, BLUE, GREY = (255, 0, 0), (0, 0, 255), (128, 128, 128)
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--force-device-scale-factor=1",
-)  # fmt: skip
 IMAGES = 30
 
 
@@ -72,28 +65,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "report.html"
     path.write_bytes(build_page([report], pictures).html)
     return path
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Chromium without a window and without a network; one for all tests."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    driver = shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("no chromium and chromedriver: on Debian, apt-get install chromium-driver")
-    from selenium.webdriver import Chrome
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    os.environ["SE_OFFLINE"] = "true"  # selenium looks for no driver on the net
-    options = Options()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chrome = Chrome(options=options, service=Service(driver))
-    yield chrome
-    chrome.quit()
 
 
 def open_page(browser: Any, page: Path, width: int = 1200) -> Any:
@@ -157,14 +128,11 @@ def test_any_two_can_be_chosen_for_all_pictures(browser: Any, page: Path) -> Non
 
 
 def test_the_page_asks_nothing_of_a_network_and_logs_no_error(browser: Any, page: Path) -> None:
-    browser.get_log("performance")
+    requests_of(browser)
     browser.get_log("browser")
     for card in open_page(browser, page)[::5]:
         browser.execute_script("arguments[0].scrollIntoView()", card)
-    events = [json.loads(e["message"])["message"] for e in browser.get_log("performance")]
-    asked = {
-        e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"
-    }
+    asked = requests_of(browser)
     assert page.as_uri() in asked
     assert not [url for url in asked if not url.startswith((page.as_uri(), "data:"))]
     assert browser.get_log("browser") == []
@@ -181,10 +149,10 @@ def test_pictures_are_loaded_when_they_come_near_and_dropped_when_they_leave(
 
     cards = open_page(browser, page)
     assert len(cards) == IMAGES
-    _wait(lambda: 0 in loaded())
+    wait_until(lambda: 0 in loaded())
     assert IMAGES - 1 not in loaded()
     browser.execute_script("arguments[0].scrollIntoView()", cards[-1])
-    _wait(lambda: IMAGES - 1 in loaded() and 0 not in loaded())
+    wait_until(lambda: IMAGES - 1 in loaded() and 0 not in loaded())
 
 
 def test_headings_sort_the_table_best_first(browser: Any, page: Path) -> None:
@@ -299,9 +267,3 @@ def test_pictures_are_kept_without_loss(tmp_path: Path) -> None:
     with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) as image:
         np.testing.assert_array_equal(np.asarray(image.convert("RGB")), noise)
     assert captions(report, "image00")["red"].startswith("psnr_y ")
-
-
-def _wait(condition: Any) -> None:
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    WebDriverWait(None, 10, 0.05).until(lambda _: condition())  # type: ignore[type-var]

@@ -6,7 +6,9 @@ import torch
 from numpy.typing import NDArray
 from students import micro_model, seeded
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from slimdiffsr.models.blocks import norm_groups
 from slimdiffsr.models.slim import DSC, FSC, QGAM, Gate
 from slimdiffsr.models.student import build_student
 
@@ -273,3 +275,18 @@ def test_a_shift_by_a_window_shifts_the_interior_of_the_output() -> None:
 def test_a_shift_by_half_a_window_or_without_windows_does_not() -> None:
     assert interior_change(strip_student(local=True), WINDOW_LR_PX // 2) > 1e-6
     assert interior_change(strip_student(local=False), WINDOW_LR_PX) > 1e-9
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 2e-5), (torch.bfloat16, 0.05)])
+def test_a_norm_from_sums_is_pytorchs_and_keeps_the_layout(
+    layout: torch.memory_format, dtype: torch.dtype, bound: float
+) -> None:
+    rng = torch.Generator().manual_seed(0)
+    x = (torch.randn(2, 32, 9, 7, generator=rng) * 3 + 5).to(dtype).contiguous(memory_format=layout)
+    weight, bias = (torch.randn(32, generator=rng).to(dtype) for _ in range(2))
+    out = norm_groups(x, 8, weight, bias, 1e-5)
+    assert out.dtype == dtype
+    assert out.is_contiguous(memory_format=layout)
+    wanted = F.group_norm(x.float(), 8, weight.float(), bias.float(), 1e-5)
+    torch.testing.assert_close(out.float(), wanted, atol=bound, rtol=0)

@@ -198,6 +198,7 @@ def test_the_student_inherits_what_pruning_keeps(paths: RunPaths) -> None:
     assert not torch.equal(student["encoder.0.weight"], plain["encoder.0.weight"])
 
 
+@pytest.mark.slow
 def test_a_distilled_run_cut_and_resumed_ends_the_same(paths: RunPaths) -> None:
     config = micro_distillation(
         init="teacher", accumulate=2, checkpointing=True, steps=3, validate_every=3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,15 +13,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from students import micro_training, write_images, write_lpips
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_training_loop import scalars
 
 from slimdiffsr.files.students import load_model
-from slimdiffsr.settings.config import TrainConfig
+from slimdiffsr.settings.config import StudentLoss, TrainConfig
 from slimdiffsr.stages import RunPaths, train_student
-from slimdiffsr.training.loop import (
-    STATE_FILE,
-    Progress,
-)
+from slimdiffsr.training.loop import STATE_FILE, Progress, learning_rate_factor
+from slimdiffsr.training.notices import Notice
 from slimdiffsr.training.state import load_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -72,8 +72,16 @@ def test_a_run_that_goes_on_otherwise_than_it_began_says_so(paths: RunPaths) -> 
     config = micro_training(steps=1, ema=0.0)
     assert train_student(config, paths).changed == ()
     other = dataclasses.replace(config, lr=1e-4, loss=dataclasses.replace(config.loss, l1=0.5))
-    changed = train_student(other, paths).changed
-    assert changed == (f"loss.l1: {config.loss.l1} -> 0.5", f"lr: {config.lr} -> 0.0001")
+    said: list[Notice | Progress] = []
+    changed = train_student(
+        dataclasses.replace(other, steps=2), paths, tell=said.append, on_progress=said.append
+    ).changed
+    expected = (f"loss.l1: {config.loss.l1} -> 0.5", f"lr: {config.lr} -> 0.0001")
+    assert changed == (*expected, "steps: 1 -> 2")
+    # Before the first step, when there is still time to stop it.
+    told = [isinstance(one, Notice) and "goes on with other settings" in one.text for one in said]
+    assert told.index(True) < next(i for i, one in enumerate(said) if isinstance(one, Progress))
+    assert any(isinstance(one, Notice) and expected[0] in one.text for one in said)
 
 
 def check_outputs(out: Path, config: TrainConfig) -> None:
@@ -85,6 +93,13 @@ def check_outputs(out: Path, config: TrainConfig) -> None:
             assert np.asarray(picture).std() > 10
     curves = scalars(out)
     assert {"l1", "lpips", "gan", "adversary", "val/psnr_y", "val/lpips"} <= curves.keys()
+    rates = [value for _, value in curves["lr/student"]]
+    expected = [config.lr * learning_rate_factor(step, config) for step in range(6)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+    accumulator: Any = EventAccumulator
+    events = accumulator(str(out / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Images("validation")] == [3, 6]
     assert [step for step, _ in curves["val/ssim_y"]] == [3, 6]
     assert json.loads((out / "config.json").read_text())["steps"] == 6
     loaded = load_model(str(out))
@@ -108,3 +123,15 @@ def test_training_starts_from_given_weights(
     given = load_file(start)
     for key, value in load_file(other.out / "model.safetensors").items():
         torch.testing.assert_close(value, given[key], rtol=0, atol=1e-6)
+
+
+def test_l1_alone_needs_no_lpips_weights(paths: RunPaths) -> None:
+    config = micro_training(steps=3, loss=StudentLoss(lpips=0, gan=0))
+    without = dataclasses.replace(paths, lpips=None)
+    train_student(config, without)
+    curves = scalars(paths.out)
+    assert "val/psnr_y" in curves
+    assert "val/lpips" not in curves
+    # With its weights it is measured all the same.
+    train_student(dataclasses.replace(config, steps=6), paths)
+    assert "val/lpips" in scalars(paths.out)

@@ -189,6 +189,7 @@ def test_the_mean_in_place_of_the_truth_makes_another_image(
     assert not torch.equal(seeing.sr, blind.sr)
 
 
+@pytest.mark.slow
 def test_the_state_holds_what_trains_and_a_resumed_run_ends_the_same(
     finished: tuple[RunPaths, list[Progress]], base: TeacherBase
 ) -> None:

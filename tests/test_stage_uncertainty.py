@@ -204,6 +204,8 @@ def test_the_papers_presets_are_section_11s() -> None:
         assert (config.betas, config.weight_decay, config.ema) == ((0.9, 0.999), 1e-2, 0.0)
         assert (config.recipe.scale, config.lr_final, config.precision) == (scale, None, "no")
         assert UNCERTAINTIES[f"compact-x{scale}"].recipe.scale == scale
+        # What a teacher of that name stands on, too: Stable Diffusion's own, or TAESD.
+        assert (config.codec, UNCERTAINTIES[f"compact-x{scale}"].codec) == ("kl", "taesd")
     for config in UNCERTAINTIES.values():
         assert parse(UncertaintyConfig, to_dict(config)) == config
 
@@ -228,7 +230,7 @@ def test_the_command_trains_resumes_and_says_where(paths: RunPaths, tmp_path: Pa
     assert result.stdout.strip() == str(paths.out / ESTIMATOR_FILE)
     assert load_estimator(paths.out).split == (4, 4)
     for wrong, words in (
-        (["--codec", "vq"], "codec must be 'taesd' or 'kl', got 'vq'"),
+        (["--codec", "vq"], "codec: Input should be 'taesd' or 'kl', got 'vq'"),
         (["--codec-folder", str(tmp_path / "no")], "it should be a copy of one of madebyollin"),
         (["--config", "tiny-x4"], "there are compact-x4"),
     ):

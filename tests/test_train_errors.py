@@ -112,10 +112,14 @@ def test_images_that_are_too_small_are_counted(
     write_images(data / "small", [(40, 96)])
     some = uncertainty(base, data, tmp_path / "out", "--set", "steps=1")
     assert some.exit_code == 0
-    assert "1 images smaller than the crop were passed over" in some.stderr
+    assert "2 images to train on, 1 are smaller than the crop" in some.stderr
+    small = data / "small" / "image0.png"
+    why = f"{small} has 40 x 96 pixels, less than the 64 px crop"
+    assert f"passed over: {why}" in some.stderr
+    assert (tmp_path / "out" / "left-out.txt").read_text() == f"{why}\n"
 
 
-def test_unreadable_images_are_counted_and_passed_over(
+def test_unreadable_images_are_named_with_the_reason_and_passed_over(
     base: TeacherBase, data: Path, tmp_path: Path
 ) -> None:
     (data / "no_image.png").write_bytes(b"nothing")
@@ -123,10 +127,14 @@ def test_unreadable_images_are_counted_and_passed_over(
     picture.write_bytes(picture.read_bytes()[:2000])  # its header is whole, its pixels are not
     result = uncertainty(base, data, tmp_path / "out", "--set", "validate_every=9")
     assert result.exit_code == 0, result.output
-    words = "passed over images that cannot be read, "
-    (line,) = (line for line in result.stderr.splitlines() if words in line)
-    count = int(line.partition(words)[2].split()[0])
-    assert count > 1  # the second again each time it was drawn
+    told = [line for line in result.stderr.splitlines() if line.startswith("passed over: ")]
+    assert [
+        str(path) in line for path, line in zip((data / "no_image.png", picture), told, strict=True)
+    ]
+    assert "image file is truncated" in told[1]
+    named = (tmp_path / "out" / "left-out.txt").read_text().splitlines()
+    assert named == [line.removeprefix("passed over: ") for line in told]
+    assert "images passed over: 2 that cannot be read; see left-out.txt" in result.stderr
 
 
 def test_ctrl_c_saves_leaves_with_130_and_the_same_command_ends_the_same(

@@ -1,25 +1,33 @@
 from __future__ import annotations
 
+import errno
+import multiprocessing
+import os
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from PIL import Image
-from students import seeded, write_images
+from rasterio.errors import NotGeoreferencedWarning
+from students import micro_training, seeded, write_images
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from slimdiffsr.degrade import image_generator
 from slimdiffsr.errors import DataError
-from slimdiffsr.training.batches import PairPool
 from slimdiffsr.training.data import (
-    ImageFolder,
     SampleNumbers,
     TrainingPairs,
-    find_images,
-    read_rgb,
+    draw_weighted,
+    training_batches,
 )
+from slimdiffsr.training.images import ImageFolder, find_images
+from slimdiffsr.training.notices import Notice, say_nothing
+from slimdiffsr.training.pixels import read_rgb
+from slimdiffsr.training.pool import PairPool
+from slimdiffsr.training.workers import load_batches
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -31,7 +39,7 @@ def shrink_with_noise(hr: Tensor, rngs: list[torch.Generator]) -> Tensor:
 
 
 def make_pairs(images: ImageFolder, *, seed: int = 1, flip_all: bool = False) -> TrainingPairs:
-    return TrainingPairs(images, 32, seed, shrink_with_noise, image_generator, flip_all=flip_all)
+    return TrainingPairs(images, 32, seed, shrink_with_noise, flip_all=flip_all)
 
 
 @pytest.fixture
@@ -54,7 +62,9 @@ def test_larger_images_are_drawn_more_often(tmp_path: Path) -> None:
     write_images(tmp_path, [(40, 40), (80, 40), (120, 80)])
     pairs = make_pairs(find_images([tmp_path], 32))
     rng = seeded(0)
-    counts = np.bincount([pairs._draw(rng) for _ in range(4000)], minlength=3) / 4000
+    counts = (
+        np.bincount([draw_weighted(pairs.cumulative, rng) for _ in range(4000)], minlength=3) / 4000
+    )
     # One, two and six shares of nine; a standard deviation is at most 0.008.
     np.testing.assert_allclose(counts, np.array([1, 2, 6]) / 9, atol=0.03)
 
@@ -69,19 +79,105 @@ def test_folders_are_searched_deeply_in_sorted_order_for_images_only(tmp_path: P
         "a/IMAGE.PNG",
         "b/deep/image0.png",
     ]
-    assert found.unreadable == ()
+    assert not found.unreadable
 
 
-def test_unreadable_and_small_images_are_counted_and_passed_over(tmp_path: Path) -> None:
+def test_unreadable_and_small_images_are_passed_over_each_with_its_reason(tmp_path: Path) -> None:
     good, small = write_images(tmp_path, [(40, 40), (100, 39)])
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"not an image")
-    deep = tmp_path / "deep.tif"
-    Image.fromarray(np.full((50, 50), 4000, np.uint16)).save(deep)
     found = find_images([tmp_path], 40)
     assert found.files == (good,)
-    assert found.too_small == (small,)
-    assert found.unreadable == (bad, deep)
+    assert found.too_small == {small: f"{small} has 100 x 39 pixels, less than the 40 px crop"}
+    assert list(found.unreadable) == [bad]
+    assert f"cannot read the image {bad}: " in found.unreadable[bad]
+
+
+def write_deep(
+    path: Path, values: np.ndarray[Any, np.dtype[np.generic]], descriptions: tuple[str, ...] = ()
+) -> Path:
+    """A raster of the values' own type, (bands, h, w)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        dst = rasterio.open(
+            path, "w", driver="PNG" if path.suffix == ".png" else "GTiff", count=len(values),
+            height=values.shape[1], width=values.shape[2], dtype=values.dtype,
+        )  # fmt: skip
+    with dst:
+        dst.write(values)
+        for band, name in enumerate(descriptions, 1):
+            dst.set_band_description(band, name)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("top", "dtype", "name"),
+    [(2047, "uint16", "a.tif"), (4095, "uint16", "a.png"), (9000, "int16", "a.tif"),
+     (0.4, "float32", "a.tif")],
+)  # fmt: skip
+def test_values_of_more_than_8_bits_are_stretched_and_the_range_is_told(
+    tmp_path: Path, top: float, dtype: str, name: str
+) -> None:
+    ramp = np.linspace(top / 10, top, 64 * 64, dtype=np.float64).reshape(64, 64)
+    write_deep(tmp_path / name, np.stack([ramp, ramp.T, ramp[::-1]]).astype(dtype))
+    write_images(tmp_path / "eight", [(40, 40)])
+    told: list[Notice] = []
+    found = find_images([tmp_path], 32, tell=told.append)
+    (deep,) = (path for path in found.files if path.name == name)
+    image = found.read(deep)
+    # As an 8-bit image of the same scene would look: neither black nor blown out.
+    assert (image.shape, image.dtype) == ((3, 64, 64), torch.float32)
+    assert (float(image.min()), float(image.max())) == (0, 1)
+    assert image.mean() == pytest.approx(0.5, abs=0.02)
+    (sentence,) = (notice.text for notice in told if "more than 8 bits" in notice.text)
+    assert "1 images hold more than 8 bits" in sentence
+    assert found.values is not None
+    assert f"{found.values.high:g} as white" in sentence
+    assert found.values.high == pytest.approx(0.995 * top, rel=0.01)
+    (eight,) = (path for path in found.files if path != deep)
+    assert torch.equal(found.read(eight), read_rgb(eight))
+
+
+def test_a_range_that_is_given_holds_and_is_not_told(tmp_path: Path) -> None:
+    deep = write_deep(tmp_path / "a.tif", np.full((3, 40, 40), 1000, np.uint16))
+    told: list[Notice] = []
+    found = find_images([tmp_path], 32, (0.0, 4000.0), told.append)
+    assert (found.read(deep) == 0.25).all()
+    assert not any("bits" in notice.text for notice in told)
+
+
+def test_rasters_of_more_bands_are_read_by_their_colours(tmp_path: Path) -> None:
+    path = tmp_path / "five.tif"
+    values = np.arange(10, 60, 10, dtype=np.uint8)[:, None, None].repeat(40, 1).repeat(40, 2)
+    write_deep(path, values, descriptions=("nir", "blue", "green", "red", "swir"))
+    image = find_images([tmp_path], 32).read(path)
+    assert (image[:, 0, 0] * 255).round().tolist() == [40, 30, 20]
+
+
+def test_a_crop_of_a_raster_is_read_alone_and_is_the_same(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    write_deep(tmp_path / "a.tif", rng.integers(0, 4096, (3, 50, 70), dtype=np.uint16))
+    images = find_images([tmp_path], 32)
+    whole = images.read(images.files[0])
+    _, hr, passed = make_pairs(images)[3]
+    assert passed == ()
+    assert any(
+        torch.equal(side, hr)
+        for image in (whole, whole.flip(-1))
+        for side in image.unfold(1, 32, 1).unfold(2, 32, 1).flatten(1, 2).unbind(1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("sharp", "small"), [("hr", "lr"), ("HR", "LR"), ("gt", "lq"), ("X_HR", "X_LR_bicubic")]
+)
+def test_low_resolution_partners_are_not_taken_as_truths(
+    tmp_path: Path, sharp: str, small: str
+) -> None:
+    wanted = write_images(tmp_path / "set" / sharp, [(64, 64), (48, 48)])
+    write_images(tmp_path / "set" / small, [(40, 40), (40, 40)])
+    for folder in (tmp_path, tmp_path / "set"):
+        assert find_images([folder], 32).files == tuple(wanted)
 
 
 def test_an_image_too_large_to_be_safe_is_counted_as_unreadable(
@@ -90,7 +186,7 @@ def test_an_image_too_large_to_be_safe_is_counted_as_unreadable(
     good, bomb = write_images(tmp_path, [(32, 32), (100, 100)])
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # twice as many are an error
     found = find_images([tmp_path], 32)
-    assert (found.files, found.unreadable) == ((good,), (bomb,))
+    assert (found.files, list(found.unreadable)) == ((good,), [bomb])
     with pytest.raises(DataError, match=r"image1\.png"):
         read_rgb(bomb)
 
@@ -98,7 +194,9 @@ def test_an_image_too_large_to_be_safe_is_counted_as_unreadable(
 def test_a_folder_without_images_says_what_is_wrong(tmp_path: Path) -> None:
     write_images(tmp_path, [(20, 20)])
     (tmp_path / "bad.png").write_bytes(b"")
-    with pytest.raises(DataError, match="1 unreadable, 1 smaller than the 32 px crop"):
+    with pytest.raises(
+        DataError, match=r"1 unreadable \(cannot read the image .*bad.png.*\), 1 small"
+    ):
         find_images([tmp_path], 32)
     with pytest.raises(DataError, match=r"give a folder of larger images, .* --set crop_hr_px="):
         find_images([tmp_path], 32)
@@ -145,8 +243,8 @@ def test_a_truncated_image_is_one_clear_error(tmp_path: Path) -> None:
 
 def collect(pairs: TrainingPairs, workers: int) -> list[Tensor]:
     numbers = SampleNumbers(first_step=3, last_step=6, batch=4)
-    batches = list(DataLoader(pairs, batch_sampler=numbers, num_workers=workers))
-    return [torch.cat([batch[i] for batch in batches]) for i in (0, 1)]
+    batches = list(load_batches(pairs, numbers, workers, say_nothing))
+    return [torch.cat([lr for lr, _, _ in batches]), torch.cat([hr for _, hr, _ in batches])]
 
 
 def test_samples_depend_on_seed_and_number_alone_whatever_the_workers(images: ImageFolder) -> None:
@@ -175,7 +273,7 @@ def test_a_sample_is_a_crop_of_an_image_perhaps_mirrored(images: ImageFolder) ->
                     crops.add(windows[:, y, x].contiguous().numpy().tobytes())
     for number in range(20):
         lr, hr, skipped = pairs[number]
-        assert (lr.shape, hr.shape, skipped) == ((3, 8, 8), (3, 32, 32), 0)
+        assert (lr.shape, hr.shape, skipped) == ((3, 8, 8), (3, 32, 32), ())
         assert hr.numpy().tobytes() in crops
 
 
@@ -201,13 +299,81 @@ def test_an_image_that_breaks_later_is_passed_over_and_counted(images: ImageFold
     skipped = 0
     for number in range(20):
         _, hr, passed_over = pairs[number]
-        skipped += passed_over
-        assert torch.equal(hr, before[number]) == (passed_over == 0)
+        skipped += len(passed_over)
+        assert torch.equal(hr, before[number]) == (not passed_over)
+        assert all(path == str(images.files[1]) and path in why for path, why in passed_over)
     assert skipped > 5
     for path in images.files:
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="20 images in a row"):
+    with pytest.raises(
+        DataError, match="20 images in a row could not be read, the last because: cannot read"
+    ):
         make_pairs(images)[0]
+
+
+# Workers
+
+
+def test_without_room_in_shared_memory_batches_come_through_pipes(
+    images: ImageFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs, numbers = make_pairs(images), [[0, 1], [2, 3], [4, 5]]
+    usual = list(load_batches(pairs, numbers, 2, say_nothing))
+    monkeypatch.setattr("slimdiffsr.training.workers._room", lambda: 1000)
+    # Through pipes no tensor is shared, and none needs the memory that is missing.
+    monkeypatch.setattr("torch.Tensor.share_memory_", None)
+    told: list[Notice] = []
+    narrow = list(load_batches(pairs, numbers, 2, told.append))
+    for ours, theirs in zip(narrow, usual, strict=True):
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1], theirs[1])
+    (notice,) = told
+    assert "/dev/shm has room for 0 MiB, and 2 workers need" in notice.text
+    told.clear()
+    list(load_batches(pairs, numbers, 0, told.append))
+    assert not told  # nobody shares anything
+
+
+def test_where_no_worker_can_start_this_process_makes_the_samples(
+    images: ImageFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    pairs, numbers = make_pairs(images), [[0, 1], [2, 3]]
+    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter", none)
+    told: list[Notice] = []
+    made = list(load_batches(pairs, numbers, 2, told.append))
+    assert torch.equal(made[1][1][0], pairs[2][1])
+    assert told[0].text.endswith("(No space left on device): workers=0 is taken")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_one_of_several_processes_goes_on_where_its_worker_is_killed(
+    images: ImageFolder, processes: int
+) -> None:
+    config = micro_training(steps=30, workers=1, batch=2, crop_hr_px=64)
+    pairs = make_pairs(images)
+    told: list[Notice] = []
+    batches = training_batches(
+        config, pairs, 0, device=torch.device("cpu"), processes=processes, tell=told.append
+    )
+    made = [next(batches)]
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    worker.join()
+    if processes == 1:
+        with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid"):
+            list(batches)
+        return
+    made.extend(batches)
+    assert len(made) == 30
+    assert len(told) == 1
+    share = 2 // processes
+    for step, (_, hr) in enumerate(made):
+        torch.testing.assert_close(hr[0] / 2 + 0.5, pairs[step * 2][1], rtol=0, atol=1e-6)
+        assert len(hr) == share
 
 
 # Sample numbers

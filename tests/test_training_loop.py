@@ -16,11 +16,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from slimdiffsr.degrade import image_generator
-from slimdiffsr.errors import TrainingError, WeightsError
+from slimdiffsr.errors import DiskFullError, OutputError, TrainingError, WeightsError
 from slimdiffsr.settings.config import TrainConfig
-from slimdiffsr.training.batches import batch_files, training_batches
-from slimdiffsr.training.data import TrainingPairs, find_images, read_rgb
+from slimdiffsr.training.data import (
+    TrainingPairs,
+    batch_files,
+    training_batches,
+)
+from slimdiffsr.training.images import find_images
 from slimdiffsr.training.loop import (
     STATE_FILE,
     Average,
@@ -30,7 +33,10 @@ from slimdiffsr.training.loop import (
     resume,
     train,
 )
+from slimdiffsr.training.notices import LeftOut, Notice
+from slimdiffsr.training.pixels import read_rgb
 from slimdiffsr.training.state import load_state, save_state
+from slimdiffsr.training.stopping import Ending
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -118,7 +124,7 @@ def quarter(hr: Tensor, rngs: list[torch.Generator]) -> Tensor:
 def pairs(tmp_path: Path) -> TrainingPairs:
     write_images(tmp_path / "data", [(80, 96), (64, 64), (128, 64)])
     images = find_images([tmp_path / "data"], 64)
-    return TrainingPairs(images, 64, 1, quarter, image_generator)
+    return TrainingPairs(images, 64, 1, quarter)
 
 
 def run(
@@ -167,7 +173,7 @@ def test_speed_is_counted_from_the_first_step_of_this_call(
     out = tmp_path / "out"
     run(Counting(), pairs, out, micro_training(steps=2))
     times = iter(range(1000))
-    monkeypatch.setattr("slimdiffsr.training.loop.time.monotonic", lambda: float(next(times)))
+    monkeypatch.setattr("slimdiffsr.training.log.time.monotonic", lambda: float(next(times)))
     seen: list[Progress] = []
     run(Counting(), pairs, out, micro_training(log_every=5), on_progress=seen.append)
     # The clock ticks once a reading: at the start, after steps 3 and 4, and for the report.
@@ -301,9 +307,26 @@ def test_neither_ctrl_c_nor_the_end_of_time_saves_weights_that_are_not_finite(
     assert not (tmp_path / "b" / STATE_FILE).exists()
 
 
-def test_unreadable_images_are_counted(pairs: TrainingPairs, tmp_path: Path) -> None:
+def test_unreadable_images_are_told_each_once_with_the_reason(
+    pairs: TrainingPairs, tmp_path: Path
+) -> None:
     pairs.images.files[0].write_bytes(b"broken")
-    assert run(Counting(), pairs, tmp_path / "out").unreadable > 0
+    told: list[Notice] = []
+    left_out = LeftOut(tmp_path / "left-out.txt", told.append)
+    config = micro_training()
+    batches = training_batches(
+        config, pairs, 0, device=torch.device("cpu"), on_passed=left_out.note
+    )
+    assert len(list(batches)) == 6
+    (notice,) = told
+    assert notice.text.startswith(f"passed over: cannot read the image {pairs.images.files[0]}: ")
+    left_out.note([(f"{n}.png", f"{n}.png is broken") for n in range(9)])
+    assert [n.text for n in told[1:]] == [
+        "passed over: 0.png is broken", "passed over: 1.png is broken",
+        f"more images are passed over: all of them are named in {left_out.file}",
+    ]  # fmt: skip
+    left_out.write()
+    assert len(left_out.file.read_text().splitlines()) == 10
 
 
 def test_the_state_of_another_kind_of_run_is_refused(pairs: TrainingPairs, tmp_path: Path) -> None:
@@ -362,17 +385,141 @@ def test_the_curves_of_a_resumed_run_go_on(pairs: TrainingPairs, tmp_path: Path)
     assert [step for step, _ in curves["images_per_s"]] == list(range(1, 7))
 
 
+class PowerCut(BaseException):
+    """Nothing is saved any more."""
+
+
 def test_steps_logged_after_the_last_save_are_not_in_the_curves_twice(
     pairs: TrainingPairs, tmp_path: Path
 ) -> None:
     def crash(progress: Progress) -> None:
         if progress.step == 5:
-            raise RuntimeError("power cut")
+            raise PowerCut
 
     out = tmp_path / "out"
-    with pytest.raises(RuntimeError, match="power cut"):
+    with pytest.raises(PowerCut):
         run(Counting(), pairs, out, micro_training(save_every=3), on_progress=crash)
     assert saved_step(out) == 3
     time.sleep(1.1)  # log files are named by the second
     run(Counting(), pairs, out, micro_training(save_every=3))
     assert [step for step, _ in scalars(out)["loss"]] == [1, 2, 3, 4, 5, 6]
+
+
+# What ends a run early
+
+
+class Failing(Counting):
+    """Fails inside a step, having done its part of it."""
+
+    def __init__(self, error: Exception, at: int) -> None:
+        super().__init__()
+        self.error, self.at = error, at
+
+    def update(self, lr: Tensor, hr: Tensor, step: int) -> dict[str, Tensor]:
+        if step == self.at:
+            raise self.error
+        return super().update(lr, hr, step)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory"),
+            "the GPU ran out of memory; step 2 is saved in",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            "this machine ran out of memory",
+        ),
+        (MemoryError("Caught MemoryError in DataLoader worker process 0."), "lower workers"),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+            "a data worker was killed, most often because the machine's memory ran out",
+        ),
+        (
+            RuntimeError(
+                "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible"
+            ),
+            "a data worker found no room in /dev/shm",
+        ),
+    ],
+)
+def test_what_fails_for_want_of_memory_is_saved_and_says_what_to_lower(
+    pairs: TrainingPairs, tmp_path: Path, error: Exception, words: str
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(TrainingError) as caught:
+        run(Failing(error, 3), pairs, out, micro_training(save_every=100))
+    assert words in str(caught.value)
+    assert f"step 2 is saved in {out / STATE_FILE}" in str(caught.value)
+    assert saved_step(out) == 2
+    again = Counting()
+    assert run(again, pairs, out).finished
+    assert again.steps == [3, 4, 5, 6]
+
+
+def test_any_other_error_is_raised_as_it_is_with_the_steps_saved(
+    pairs: TrainingPairs, tmp_path: Path
+) -> None:
+    with pytest.raises(OutputError, match="full"):
+        run(Failing(OutputError("full"), 5), pairs, tmp_path, micro_training(save_every=100))
+    assert saved_step(tmp_path) == 4
+
+
+def test_an_error_while_validating_keeps_the_steps_since_the_last_save(
+    pairs: TrainingPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(task: Counting, step: int, out: Path) -> dict[str, float]:
+        raise DiskFullError("cannot write the picture: no space left")
+
+    monkeypatch.setattr(Counting, "validate", full)
+    with pytest.raises(DiskFullError):
+        run(Counting(), pairs, tmp_path, micro_training(save_every=100, validate_every=3))
+    assert saved_step(tmp_path) == 3
+
+
+def test_validation_images_0_validates_nothing(pairs: TrainingPairs, tmp_path: Path) -> None:
+    task = Counting()
+    assert run(task, pairs, tmp_path, micro_training(validation_images=0)).finished
+    assert task.validated == []
+
+
+def test_the_end_of_a_child_process_waits_for_the_end_of_a_step(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def told(number: int, frame: object) -> None:
+        seen.append("told")
+
+    before = signal.signal(signal.SIGCHLD, told)
+    try:
+        with Ending(Accelerator(), None) as ending:
+            with ending.waits():
+                signal.raise_signal(signal.SIGCHLD)
+                seen.append("step done")
+            signal.raise_signal(signal.SIGCHLD)
+        assert seen == ["step done", "told", "told"]
+        assert signal.getsignal(signal.SIGCHLD) is told
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGHUP"])
+def test_schedulers_and_lost_connections_ask_as_ctrl_c_does(
+    pairs: TrainingPairs, tmp_path: Path, name: str
+) -> None:
+    task = Counting()
+    task.interrupt_at, task.signals = 3, [getattr(signal, name)]
+    with pytest.raises(KeyboardInterrupt):
+        run(task, pairs, tmp_path, micro_training(save_every=100))
+    assert saved_step(tmp_path) == 3
+
+
+def test_a_signal_that_is_ignored_stays_so(pairs: TrainingPairs, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        task = Counting()
+        task.interrupt_at, task.signals = 3, [signal.SIGHUP]
+        assert run(task, pairs, tmp_path).finished
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -18,7 +18,8 @@ from slimdiffsr.errors import (
 )
 from slimdiffsr.files import students
 from slimdiffsr.files.students import save_model
-from slimdiffsr.upscale import model_names, pick_device, pick_dtype
+from slimdiffsr.runtime.devices import pick_device, pick_precision
+from slimdiffsr.upscale import model_names
 
 # ---------------------------------------------------------------------------------------------
 # Models by name
@@ -40,9 +41,9 @@ def test_models_are_found_by_name(source: str, scale: int | None, model_id: str)
     upscaler = Upscaler.from_pretrained(source, scale=scale, device="cpu")
     assert upscaler.spec.model_id == model_id
     assert upscaler.scale == (scale or 4)
-    assert not upscaler.model.training
-    assert upscaler.dtype == torch.float32
-    out = upscaler.predict(np.full((1, 3, 16, 16), 0.5, np.float32))
+    assert not upscaler.module.training
+    assert upscaler.precision == "fp32"
+    out = upscaler.network().predict(np.full((1, 3, 16, 16), 0.5, np.float32))
     assert out.shape == (1, 3, 16 * upscaler.scale, 16 * upscaler.scale)
     assert abs(float(out.mean()) - 0.5) < 0.1
 
@@ -137,12 +138,12 @@ def test_a_device_that_is_not_there_is_an_error(
 @pytest.mark.parametrize(
     ("precision", "device", "bf16", "expected"),
     [
-        ("auto", "cpu", True, torch.float32),
-        ("auto", "mps", True, torch.float32),
-        ("auto", "cuda", True, torch.bfloat16),
-        ("auto", "cuda", False, torch.float16),
-        ("fp32", "cuda", True, torch.float32),
-        ("bf16", "cpu", False, torch.bfloat16),
+        ("auto", "cpu", True, "fp32"),
+        ("auto", "mps", True, "fp32"),
+        ("auto", "cuda", True, "bf16"),
+        ("auto", "cuda", False, "fp16"),
+        ("fp32", "cuda", True, "fp32"),
+        ("bf16", "cpu", False, "bf16"),
     ],
 )
 def test_precision_follows_the_device(
@@ -150,14 +151,14 @@ def test_precision_follows_the_device(
     precision: str,
     device: str,
     bf16: bool,
-    expected: torch.dtype,
+    expected: str,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda emulated=True: bf16)
-    assert pick_dtype(precision, torch.device(device)) == expected
+    assert pick_precision(precision, torch.device(device)) == expected
 
 
 def test_an_unknown_precision_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="fp32, bf16, fp16, got 'half'"):
+    with pytest.raises(ConfigError, match="fp32, bf16, fp16, int8, got 'half'"):
         Upscaler.from_pretrained("bicubic", precision="half")
 
 

@@ -14,7 +14,7 @@ from students import micro_training, write_images
 from slimdiffsr.errors import DataError
 from slimdiffsr.stages import RunPaths
 from slimdiffsr.stages.validation import validation_set
-from slimdiffsr.training.data import read_rgb
+from slimdiffsr.training.pixels import read_rgb
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from slimdiffsr.degrade import degrade, image_generator, plain_pair
 from slimdiffsr.settings.config import Light, LoopConfig, Recipe
-from slimdiffsr.training.batches import training_batches
-from slimdiffsr.training.data import TrainingPairs, find_images, shrink_image
+from slimdiffsr.training.data import TrainingPairs, average_to, draw_side, training_batches
+from slimdiffsr.training.images import find_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -64,12 +64,19 @@ def test_plain_pairs_have_noise_in_the_input_alone() -> None:
 
 
 def test_images_shrink_as_far_as_the_crop_allows() -> None:
-    image = picture(200)[0]
-    sizes = {shrink_image(image, (1, 4), 64, image_generator(1, n)).shape[1] for n in range(60)}
-    assert min(sizes) < 72
-    assert max(sizes) > 170
-    assert shrink_image(image, (1, 1), 64, image_generator(1, 0)) is image
-    assert shrink_image(image, (1, 4), 200, image_generator(1, 0)) is image
+    sides = {draw_side(200, 300, 64, (1, 4), image_generator(1, n)) for n in range(60)}
+    assert 64 <= min(sides) < 72
+    assert 180 < max(sides) <= 200
+    assert draw_side(200, 200, 64, (1, 1), image_generator(1, 0)) == 64
+    assert draw_side(200, 200, 200, (1, 4), image_generator(1, 0)) == 200
+
+
+def test_what_is_shrunk_keeps_its_mean_and_its_place() -> None:
+    image = picture(192)[0]
+    small = average_to(image, 64)
+    blocks = torch.nn.functional.avg_pool2d(image[None], 3)[0]
+    torch.testing.assert_close(small, blocks, atol=0.02, rtol=0)
+    assert average_to(image, 192) is image
 
 
 def write_images(folder: Path, count: int) -> None:
@@ -97,11 +104,11 @@ def numbered(hr: Tensor, rngs: list[torch.Generator]) -> Tensor:
 def test_a_refreshed_pool_goes_on_bringing_new_pairs(tmp_path: Path) -> None:
     write_images(tmp_path / "images", 4)
     images = find_images([tmp_path], 32)
-    pairs = TrainingPairs(images, 32, 1, numbered, image_generator)
+    pairs = TrainingPairs(images, 32, 1, numbered)
     config = LoopConfig(pool=64, refresh=True, batch=8, crop_hr_px=32, steps=2000, workers=1)
     batches = training_batches(config, pairs, 0, device=torch.device("cpu"))
     seen: set[float] = set()
-    for lr, _, _ in batches:
+    for lr, _ in batches:
         seen |= set(lr[:, 0, 0, 0].tolist())
         if len(seen) > config.pool:
             break
@@ -114,6 +121,6 @@ def test_plain_crops_come_as_often_as_asked_for(tmp_path: Path) -> None:
     write_images(tmp_path / "images", 2)
     plain = partial(lambda hr, rng: (torch.zeros(3, 8, 8), torch.zeros_like(hr)))
     images = find_images([tmp_path], 32)
-    pairs = TrainingPairs(images, 32, 1, numbered, image_generator, flat=0.3, plain=plain)
+    pairs = TrainingPairs(images, 32, 1, numbered, flat=0.3, plain=plain)
     count = sum(int(pairs[n][0].max() == 0) for n in range(200))
     assert 40 < count < 80

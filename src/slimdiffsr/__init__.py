@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from slimdiffsr.geo.spec import SceneOptions
     from slimdiffsr.upscale import Upscaler
+    from slimdiffsr.view import show
 
-__all__ = ["Upscaler", "__version__"]
+__all__ = ["SceneOptions", "Upscaler", "__version__", "show"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  a module's attribute
@@ -16,6 +18,14 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401  a module's attribute
         from slimdiffsr.upscale import Upscaler
 
         return Upscaler
+    if name == "show":
+        from slimdiffsr.view import show
+
+        return show
+    if name == "SceneOptions":
+        from slimdiffsr.geo.spec import SceneOptions
+
+        return SceneOptions
     if name == "__version__":
         from importlib.metadata import version
 

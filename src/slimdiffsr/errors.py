@@ -15,8 +15,10 @@ __all__ = [
     "DataError",
     "DiskFullError",
     "InterruptedRunError",
+    "JobError",
     "ModelNotFoundError",
     "OutputError",
+    "PlaceError",
     "PredictionError",
     "RangeError",
     "RasterError",
@@ -25,6 +27,7 @@ __all__ = [
     "TilingError",
     "TrainingError",
     "WeightsError",
+    "WorkerError",
 ]
 
 
@@ -58,6 +61,18 @@ class DiskFullError(OutputError):
     """The disk filled up; finished chunks are kept and the run can be resumed."""
 
 
+class PlaceError(SlimDiffSRError):
+    """A folder or object store cannot be reached, or does not let us in."""
+
+    exit_status: ClassVar[int] = 4
+
+
+class JobError(SlimDiffSRError):
+    """A job is missing, damaged, of another version, or does not fit its worker."""
+
+    exit_status: ClassVar[int] = 5
+
+
 class PredictionError(SlimDiffSRError):
     """A network returned something unusable: the wrong shape, or values that are not finite."""
 
@@ -88,6 +103,12 @@ class DataError(SlimDiffSRError):
 
 class TrainingError(SlimDiffSRError):
     """Training cannot go on, for example because the loss is not finite."""
+
+
+class WorkerError(SlimDiffSRError):
+    """All processes or cards that worked on a scene are lost; what is finished is kept."""
+
+    exit_status: ClassVar[int] = 1
 
 
 class InterruptedRunError(SlimDiffSRError):

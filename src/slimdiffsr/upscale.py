@@ -5,24 +5,28 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import rasterio
 import torch
-from affine import Affine
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slimdiffsr import geo
-from slimdiffsr.errors import ConfigError, RasterError, ScaleError
+from slimdiffsr import geo, sensors
+from slimdiffsr.errors import ConfigError, ScaleError
 from slimdiffsr.files.students import BUNDLED, load_model
+from slimdiffsr.geo.image import picture_of
 from slimdiffsr.models.classical import Bicubic, Lanczos
 from slimdiffsr.models.student import enlarge_bicubic
+from slimdiffsr.runtime.choose import Runtimes
+from slimdiffsr.runtime.devices import describe_device, pick_device
+from slimdiffsr.runtime.exported import SUFFIXES, read_about
+from slimdiffsr.runtime.pipeline import TileNetwork, arrays_for
 
 __all__ = [
     "BASELINES",
@@ -31,15 +35,16 @@ __all__ = [
     "match_statistics",
     "model_names",
     "pad_to_multiple",
-    "pick_device",
     "restore",
 ]
 
 BASELINES = {"bicubic": Bicubic, "lanczos": Lanczos}
 BASELINE_SCALES = (2, 4, 8)
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Image = TypeVar("Image")
 Colour = Literal["low-frequency", "official", "none"]
+
+_MEASURED_BATCHES = 2
 
 OFFICIAL_PAD_HR_PX = 256  # the released script pads the enlarged image to a multiple of this
 
@@ -47,44 +52,6 @@ OFFICIAL_PAD_HR_PX = 256  # the released script pads the enlarged image to a mul
 def model_names() -> list[str]:
     """The models that need no download."""
     return sorted([*BUNDLED, *BASELINES])
-
-
-def pick_device(device: str = "auto") -> torch.device:
-    """The best device there is, or the one asked for. Raises ConfigError when it is not there."""
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    found = ", ".join(name for name, yes in there.items() if yes)
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:  # no such kind, or no number after the colon
-        raise ConfigError(f"no device {device!r}: give auto, or one of {found}") from None
-    count = torch.cuda.device_count() if chosen.type == "cuda" else 1
-    if not there.get(chosen.type, False) or (chosen.index or 0) >= count:
-        raise ConfigError(f"no device {device!r} here: found {found}")
-    return chosen
-
-
-def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """float32 but on CUDA, where bfloat16 if the chip has it, else float16."""
-    if precision == "auto":
-        if device.type != "cuda":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
-    names = {
-        "fp32": torch.float32,
-        "bf16": torch.bfloat16,
-        "fp16": torch.float16,
-    }
-    if precision not in names:
-        raise ConfigError(f"precision must be auto or one of {', '.join(names)}, got {precision!r}")
-    return names[precision]
 
 
 class Upscaler:
@@ -95,24 +62,30 @@ class Upscaler:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Path,
         spec: geo.NetworkSpec,
         *,
         multiple_lr_px: int = 1,
         device: str = "auto",
         precision: str = "auto",
+        runtime: str = "auto",
+        batch: int | None = None,
     ) -> None:
         """model: RGB (b, 3, h, w) in [-1, 1] -> (b, 3, scale*h, scale*w); spec: how to tile it.
 
-        ``multiple_lr_px``: what sides of the model's input must be multiples of.
-        Raises ConfigError for a device or precision that is not there.
+        ``model`` may be a file that ``export`` wrote. ``multiple_lr_px``: what sides of its input
+        must be multiples of. ``runtime``: how it is run, see ``runtime.choose``. ``batch``: tiles
+        at once, by default what serves the runtime best. Raises ConfigError for a device, precision
+        or runtime that is not there, or no batch.
         """
+        if batch is not None and batch < 1:
+            raise ConfigError(f"batch must be at least 1 tile, got {batch}")
         self.device = pick_device(device)
-        self.dtype = pick_dtype(precision, self.device)
         self.multiple_lr_px = multiple_lr_px
-        self.spec = dataclasses.replace(spec, batch=1 if self.device.type == "cpu" else 8)
-        self.model = model.to(self.device, self.dtype).eval()
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model
+        self.runtimes = Runtimes(model, self.device, precision, runtime)
+        self.precision = self.runtimes.precision
+        self.spec, self.batch = spec, batch
         if self.device.type == "cpu":
             _keep_freed_memory()
 
@@ -124,17 +97,26 @@ class Upscaler:
         scale: int | None = None,
         device: str = "auto",
         precision: str = "auto",
+        runtime: str = "auto",
         revision: str | None = None,
+        batch: int | None = None,
     ) -> Upscaler:
         """A bundled model, a .safetensors file, a hub repository 'org/name', or a baseline.
+
+        Also a .onnx or .xml file of 'slimdiffsr export', which fixes the precision.
 
         scale: which of a family ('tiny' has 4 and 8), or for a baseline (default 4); otherwise it
         must be the model's own. Raises ModelNotFoundError, ScaleError, WeightsError,
         ChecksumError, ConfigError.
         """
         name = str(source)
+        how: dict[str, Any] = {
+            "device": device, "precision": precision, "runtime": runtime, "batch": batch,
+        }  # fmt: skip
+        if name.endswith(SUFFIXES):
+            return cls._exported(Path(name).expanduser(), scale, how)
         if name in BASELINES:
-            return cls._baseline(name, 4 if scale is None else scale, device, precision)
+            return cls._baseline(name, 4 if scale is None else scale, how)
         family = [key for key in sorted(BUNDLED) if key.startswith(f"{name}-x")]
         if family and name not in BUNDLED:
             name = _of_scale(name, family, 4 if scale is None else scale)
@@ -147,82 +129,148 @@ class Upscaler:
             model_id=loaded.model_id,
             weights_sha256=loaded.sha256,
         )
+        return cls(loaded.model, spec, multiple_lr_px=config.multiple_lr_px, **how)
+
+    @classmethod
+    def _exported(cls, path: Path, scale: int | None, how: dict[str, Any]) -> Upscaler:
+        about = read_about(path)
+        if scale is not None and scale != about.scale:
+            raise ScaleError(f"{path} enlarges {about.scale} times, not {scale} times")
+        if how["precision"] not in ("auto", about.precision):
+            raise ConfigError(
+                f"{path} holds a network in {about.precision}: leave --precision out, "
+                f"got {how['precision']}"
+            )
+        spec = geo.NetworkSpec(
+            scale=about.scale,
+            tile_hr_px=about.tile_hr_px,
+            overlap_hr_px=about.overlap_hr_px,
+            model_id=f"{about.model_id} ({path.suffix[1:]}, {about.precision})",
+            weights_sha256=about.sha256,
+        )
         return cls(
-            loaded.model,
+            path,
             spec,
-            multiple_lr_px=config.multiple_lr_px,
-            device=device,
-            precision=precision,
+            multiple_lr_px=about.multiple_lr_px,
+            **(how | {"precision": about.precision}),
         )
 
     @classmethod
-    def _baseline(cls, name: str, scale: int, device: str, precision: str) -> Upscaler:
+    def _baseline(cls, name: str, scale: int, how: dict[str, Any]) -> Upscaler:
         if scale not in BASELINE_SCALES:
             raise ScaleError(f"{name} enlarges 2, 4 or 8 times, got {scale}")
         # Eight pixels of overlap on each side are more than the reach of either kernel.
         spec = geo.NetworkSpec(scale=scale, tile_hr_px=512, overlap_hr_px=16 * scale, model_id=name)
-        return cls(BASELINES[name](scale), spec, device=device, precision=precision)
+        return cls(BASELINES[name](scale), spec, **how)
 
     @property
     def scale(self) -> int:
         """How many times the model enlarges."""
         return self.spec.scale
 
+    @property
+    def module(self) -> nn.Module:
+        """The network itself. Raises ConfigError for an exported file, which holds none."""
+        if isinstance(self.model, Path):
+            raise ConfigError(f"{self.model} is an export: give the model that it was made from")
+        return self.model
+
     def upscale_scene(
         self,
-        src: str | PathLike[str],
+        src: str | PathLike[str] | geo.KnownRaster,
         dst: str | PathLike[str],
         options: geo.SceneOptions | None = None,
         *,
+        sensor: sensors.SensorOptions | None = None,
         colour: Colour = "low-frequency",
+        on_plan: Callable[[geo.ScenePlan], None] | None = None,
         on_progress: Callable[[geo.Progress], None] | None = None,
+        crew: geo.Workers | None = None,
+        **choices: object,
     ) -> geo.SceneReport:
         """Enlarge a raster of any size into a georeferenced one; see ``geo.upscale_scene``.
 
+        src: a raster, or a product that ``sensors`` knows; of a STAC item the result gets an item
+        of its own. sensor: what made it, if it does not say.
+        options: all choices at once; choices: single ones by their names in ``SceneOptions``, as
+        ``bands=(3, 2, 1), value_range=(0, 3000)``, which win over ``options``.
         colour: 'low-frequency' gives the result the input's low frequencies, 'official' matches
         each tile's mean and spread as the released script does (for parity; makes tiles visible),
-        'none' leaves the network's colours. Overrides ``options.colour``.
+        'none' leaves the network's colours. Overrides ``options.colour``. crew: processes that do
+        the work with a model of their own, as ``crews.open_crew`` makes them.
         """
-        network = self.network(colour)
         options = dataclasses.replace(
-            options or geo.SceneOptions(),
+            _with_choices(options, choices),
             colour="low-frequency" if colour == "low-frequency" else "none",
         )
-        return geo.upscale_scene(src, dst, network, options, on_progress=on_progress)
+        known = sensors.known_raster(src, sensor, all_bands=bool(options.all_bands))
+        network: geo.Network | geo.Workers
+        if crew is not None:
+            network = crew
+        elif self.runtimes.depends_on_size:
+            network = self.network(colour, self.plan_scene(known, options).tiles)
+        else:
+            network = self.network(colour)
+        if known.derived_from:
+            sensors.check_item_path(Path(dst), options.overwrite)
+        report = geo.upscale_scene(
+            known, dst, network, options, on_plan=on_plan, on_progress=on_progress
+        )
+        if known.derived_from:
+            sensors.write_result_item(report, known.properties, known.derived_from)
+        return report
+
+    def describe(self, tiles: int) -> str:
+        """How a scene of so many tiles would be run, in words."""
+        name = self.runtimes.pick(tiles)
+        where = describe_device(self.device)
+        words = f"{name}, {self.runtimes.precision_of(name)} on {where}"
+        return words + self.runtimes.advice(tiles)
 
     def plan_scene(
-        self, src: str | PathLike[str], options: geo.SceneOptions | None = None
+        self,
+        src: str | PathLike[str] | geo.KnownRaster,
+        options: geo.SceneOptions | None = None,
+        *,
+        sensor: sensors.SensorOptions | None = None,
+        **choices: object,
     ) -> geo.ScenePlan:
-        """What ``upscale_scene`` would do, without doing it."""
-        return geo.plan_scene(src, self.spec, options)
+        """What ``upscale_scene`` would do with the same options and choices, without doing it."""
+        options = _with_choices(options, choices)
+        known = sensors.known_raster(src, sensor, all_bands=bool(options.all_bands))
+        return geo.plan_scene(known, self.spec, options)
 
     def upscale(
         self,
-        image: NDArray[Any],
+        image: Image,
         *,
         value_range: tuple[float, float] | Literal["auto"] = "auto",
         nodata: float | None = None,
         colour: Colour = "low-frequency",
-    ) -> NDArray[Any]:
+    ) -> Image:
         """Enlarge one image, of any size, through the same engine as a scene.
 
-        image: (h, w, 3), or (h, w) for a single band; uint8, uint16, int16, float32 and more.
-        value_range: what the network sees as black and white, in the image's units; 'auto' is
-        0..255 for uint8 and percentiles else. nodata: the value of empty pixels; NaN is always
-        empty. Returns (scale*h, scale*w, 3) or (scale*h, scale*w) in the same type and units.
-        Raises RasterError for a wrong shape or type.
+        image: an array (h, w, 3), or (h, w) for a single band; uint8, uint16, int16, float32 and
+        more; a masked array, whose masked pixels are empty; or a PIL image, which is taken upright
+        and with its transparency. value_range: what the network sees as black and white, in the
+        image's units; 'auto' is 0..255 for uint8 and percentiles else. nodata: the value of empty
+        pixels; NaN is always empty. Returns the same kind of image with sides ``scale`` times as
+        long, in the same type and units. Raises RasterError for a wrong shape, type or kind.
         """
-        bands = _bands_first(image)
+        picture = picture_of(image)
         with tempfile.TemporaryDirectory(prefix="slimdiffsr-") as folder:
             src, dst = Path(folder) / "in.tif", Path(folder) / "out.tif"
-            _write_plain(src, bands, nodata)
+            picture.write(src, nodata)
             options = geo.SceneOptions(
-                value_range=value_range, format="gtiff", creation_options={"COMPRESS": "NONE"}
+                value_range=value_range,
+                alpha="band" if picture.has_alpha else "none",
+                format="gtiff",
+                creation_options={"COMPRESS": "NONE"},
             )
             self.upscale_scene(src, dst, options, colour=colour)
             with rasterio.open(dst) as dataset:
-                result = dataset.read()
-        return result[0] if image.ndim == 2 else np.ascontiguousarray(np.moveaxis(result, 0, -1))
+                result: Image = picture.like(dataset.read())
+        return result
 
     def restore(
         self, rgb_lr: Tensor, *, colour: Literal["official", "none"] = "official"
@@ -242,35 +290,53 @@ class Upscaler:
             sr = match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale))
         return sr.clamp(-1, 1)
 
-    def predict(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What the scene engine calls: (n, 3, t, t) in [0, 1] -> (n, 3, scale*t, scale*t)."""
-        return self._to_unit(self._run(torch.from_numpy(tiles) * 2 - 1))
+    def network(self, colour: Colour = "low-frequency", tiles: int = 1) -> geo.Network:
+        """The model as the scene engine sees it; 'official' matches colours on each tile.
 
-    def predict_matched(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """``predict`` with the released script's colour match on each tile."""
-        rgb_lr = torch.from_numpy(tiles) * 2 - 1
-        sr = self._run(rgb_lr)
-        return self._to_unit(match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale)))
-
-    def network(self, colour: Colour = "low-frequency") -> geo.Network:
-        """The model as the scene engine sees it; 'official' matches colours on each tile."""
+        tiles: of the whole scene, by which the runtime 'auto' is chosen.
+        """
         if colour not in ("low-frequency", "official", "none"):
             raise ConfigError(f"colour must be low-frequency, official or none, got {colour!r}")
+        runtime = self.runtimes.for_tiles(tiles)
         fields = {f.name: getattr(self.spec, f.name) for f in dataclasses.fields(self.spec)}
+        fields |= {
+            "batch": self.batch or runtime.batch,
+            "arithmetic": runtime.fingerprint().items(),
+        }
+        arrays = arrays_for(runtime.device)
+        finish = None
         if colour == "official":
             fields["model_id"] += "+official-colour"
-            return geo.Network(**fields, predict=self.predict_matched)
-        return geo.Network(**fields, predict=self.predict)
+            finish = self._match_input
+        network = TileNetwork(runtime, arrays, finish)
+        return geo.Network(
+            **fields,
+            predict=network,
+            arrays=arrays,
+            remarks=lambda: (*network.remarks(), *self.runtimes.notes()),
+            repair=network.repair,
+        )
 
-    @torch.inference_mode()
+    def seconds_per_tile(self, tiles: int = 1) -> float:
+        """How long one of a scene's tiles takes the network, measured now on this machine."""
+        runtime = self.runtimes.for_tiles(tiles)
+        batch = self.batch or runtime.batch
+        side_lr_px = self.spec.tile_hr_px // self.spec.scale
+        given = torch.zeros(batch, 3, side_lr_px, side_lr_px, device=runtime.device)
+        runtime(given)  # the first call is slower than those to come
+        times = []
+        for _ in range(_MEASURED_BATCHES):
+            started = time.perf_counter()
+            runtime(given)[..., :1, :1].cpu()  # waits for a card
+            times.append(time.perf_counter() - started)
+        return min(times) / batch
+
+    def _match_input(self, sr: Tensor, rgb_lr: Tensor) -> Tensor:
+        return match_statistics(sr, enlarge_bicubic(rgb_lr.to(sr), self.scale))
+
     def _run(self, rgb_lr: Tensor) -> Tensor:
-        x = rgb_lr.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
-        out: Tensor = self.model(x).float()
-        return out
-
-    def _to_unit(self, rgb: Tensor) -> NDArray[np.float32]:
-        result: NDArray[np.float32] = (rgb / 2 + 0.5).cpu().contiguous().numpy()
-        return result
+        runtime = self.runtimes.eager()
+        return runtime(rgb_lr.to(runtime.device)).float()
 
 
 def restore(
@@ -310,33 +376,19 @@ def _keep_freed_memory() -> None:
     np.empty(31 << 20, np.uint8)
 
 
+def _with_choices(
+    options: geo.SceneOptions | None, choices: Mapping[str, object]
+) -> geo.SceneOptions:
+    names = {field.name for field in dataclasses.fields(geo.SceneOptions)} - {"colour"}
+    unknown = sorted(set(choices) - names)
+    if unknown:
+        raise ConfigError(f"no option {', '.join(unknown)}: there are {', '.join(sorted(names))}")
+    return dataclasses.replace(options or geo.SceneOptions(), **cast(Any, choices))
+
+
 def _of_scale(name: str, family: list[str], scale: int) -> str:
     wanted = f"{name}-x{scale}"
     if wanted not in family:
         scales = sorted({key.removeprefix(f"{name}-x").split("-")[0] for key in family})
         raise ScaleError(f"{name} has scales {', '.join(scales)}, not {scale}")
     return wanted
-
-
-def _bands_first(image: NDArray[Any]) -> NDArray[Any]:
-    if image.ndim == 2:
-        return image[np.newaxis]
-    if image.ndim == 3 and image.shape[2] in (1, 3):
-        return np.moveaxis(image, -1, 0)
-    raise RasterError(f"an image must be (h, w) or (h, w, 3), got shape {image.shape}")
-
-
-def _write_plain(path: Path, bands: NDArray[Any], nodata: float | None) -> None:
-    if bands.size == 0:
-        raise RasterError(f"the image is empty: shape {bands.shape}")
-    count, height, width = bands.shape
-    try:
-        profile = {
-            "driver": "GTiff", "count": count, "height": height, "width": width,
-            "dtype": bands.dtype, "nodata": nodata, "photometric": "RGB" if count == 3 else None,
-            "transform": Affine(2, 0, 0, 0, -2, 0),  # any but the identity, which rasterio warns of
-        }  # fmt: skip
-        with rasterio.open(path, "w", **{k: v for k, v in profile.items() if v is not None}) as dst:
-            dst.write(bands)
-    except (rasterio.errors.RasterioError, TypeError, ValueError, KeyError) as error:
-        raise RasterError(f"cannot upscale an array of {bands.dtype}: {error}") from None

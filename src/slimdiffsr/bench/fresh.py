@@ -15,7 +15,7 @@ from pathlib import Path
 
 from slimdiffsr.errors import ConfigError, SlimDiffSRError
 
-__all__ = ["Fresh", "Task", "main", "run_fresh"]
+__all__ = ["Fresh", "Task", "main", "memory_mib", "run_fresh"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Task:
     precision: str
     device: str
     threads: int
+    runtime: str = "torch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +71,29 @@ def main(text: str) -> str:
     """A task as JSON; returns the answer as JSON: when the result was there, and the peak."""
     import torch
 
-    from slimdiffsr.bench.measure import DTYPES, make_input, place
+    from slimdiffsr.bench.measure import make_input, runner
     from slimdiffsr.bench.memory import check_memory
     from slimdiffsr.bench.rows import ROWS, model_row
+    from slimdiffsr.runtime.devices import DTYPES
 
     task = Task(**json.loads(text))
     torch.set_num_threads(task.threads)
-    device, dtype = torch.device(task.device), DTYPES[task.precision]
+    device = torch.device(task.device)
     row = ROWS[task.row] if task.source is None else model_row(task.source)
     check_memory(row, task.scale, task.out_px, task.batch, task.precision, device)
-    before = _memory_mib("VmRSS")
+    before = memory_mib("VmRSS")
     with torch.inference_mode():
         with device:
-            module = place(row.build(task.scale), device, dtype)
-        module(make_input(task.batch, task.out_px // task.scale, device, dtype)).float().cpu()
+            module = row.build(task.scale)
+        run = runner(module, device, task.precision, task.runtime)
+        side_lr_px = task.out_px // task.scale
+        given = make_input(task.batch, side_lr_px, device, DTYPES[task.precision])
+        run(given).float().cpu()
     # perf_counter is the system's monotonic clock, which parent and child share.
-    return json.dumps({"at": time.perf_counter(), "peak_mib": _memory_mib("VmHWM") - before})
+    return json.dumps({"at": time.perf_counter(), "peak_mib": memory_mib("VmHWM") - before})
 
 
-def _memory_mib(field: str) -> float:
+def memory_mib(field: str) -> float:
     """Resident memory now (VmRSS) or its peak (VmHWM), from Linux; elsewhere the peak for both."""
     try:
         status = Path("/proc/self/status").read_text()

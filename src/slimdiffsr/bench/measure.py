@@ -13,23 +13,23 @@ from torch import Tensor, nn
 
 from slimdiffsr.bench.diffusion import StableDiffusion
 from slimdiffsr.bench.rows import Row
-from slimdiffsr.errors import SlimDiffSRError
+from slimdiffsr.errors import ConfigError, SlimDiffSRError
+from slimdiffsr.runtime.choose import Runtimes
+from slimdiffsr.runtime.guarded import GuardedRuntime
 
 __all__ = [
-    "DTYPES",
     "Cell",
     "Quartiles",
     "cuda_peak_mib",
     "explain",
     "make_cell",
     "make_input",
-    "place",
     "quartiles",
+    "runner",
     "take_turns",
     "time_once",
 ]
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Of a cell that has used up its time, unless each takes all of it.
 LEAST_WARMUPS = 3
 LEAST_RUNS = 3
@@ -51,6 +51,7 @@ class Cell:
     spent_s: float = 0.0
     peak_mib: float | None = None
     error: str | None = None
+    runtime: str = "torch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +69,17 @@ def quartiles(seconds: list[float]) -> Quartiles:
     return Quartiles(float(q1), float(median), float(q3))
 
 
-def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """As ``Upscaler`` runs a network: evaluation, no gradients, channels last."""
-    module = module.to(device, dtype).eval().requires_grad_(False)
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return module
+def runner(
+    module: nn.Module, device: torch.device, precision: str, runtime: str
+) -> Callable[[Tensor], Tensor]:
+    """The bare network as a runtime runs it, without the guard of lower precisions.
+
+    Raises ConfigError for a runtime that cannot run it here.
+    """
+    if isinstance(module, StableDiffusion) and runtime != "torch":
+        raise ConfigError(f"Stable Diffusion is run by torch alone here, got runtime {runtime}")
+    made = Runtimes(module, device, precision, runtime).for_tiles()
+    return made.inner if isinstance(made, GuardedRuntime) else made
 
 
 def make_input(batch: int, side_lr_px: int, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -99,11 +106,11 @@ def time_once(run: Callable[[], object], device: torch.device) -> float:
     return milliseconds / 1000
 
 
-def make_cell(row: Row, module: nn.Module, rgb_lr: Tensor) -> Cell:
-    """A cell that runs the module on this input. On a CPU many steps are extrapolated from one."""
+def make_cell(row: Row, module: nn.Module, run: Callable[[Tensor], Tensor], rgb_lr: Tensor) -> Cell:
+    """A cell of a module's run on this input. On a CPU many steps are extrapolated from one."""
     device = rgb_lr.device
     if not isinstance(module, StableDiffusion):
-        return Cell(row, len(rgb_lr), lambda: time_once(lambda: module(rgb_lr), device))
+        return Cell(row, len(rgb_lr), lambda: time_once(lambda: run(rgb_lr), device))
     if row.steps == 1 or device.type == "cuda":
         return Cell(row, len(rgb_lr), lambda: time_once(lambda: module(rgb_lr, row.steps), device))
     z = torch.zeros(len(rgb_lr), 4, *(side * module.scale // 8 for side in rgb_lr.shape[-2:]))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from slimdiffsr.bench.measure import DTYPES
 from slimdiffsr.bench.rows import Row
 from slimdiffsr.errors import ConfigError
+from slimdiffsr.runtime.devices import DTYPES
 
 __all__ = ["check_memory", "free_bytes"]
 

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from slimdiffsr.errors import ConfigError
+from slimdiffsr.errors import ConfigError, WeightsError
+from slimdiffsr.runtime.choose import Runtimes
+from slimdiffsr.runtime.protocol import Runtime
 
-__all__ = ["build_esrgan", "build_swinir"]
+__all__ = ["FilePeer", "build_esrgan", "build_swinir"]
+
+
+class FilePeer(nn.Module):
+    """A network in a file, ONNX or OpenVINO's, run by its own package; ours or anybody's."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        if not path.is_file():
+            raise WeightsError(f"no such file: {path}")
+        self.path = path
+        self._runtime: Runtime | None = None
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        """rgb: (b, 3, h, w). Returns what the file makes of it."""
+        if self._runtime is None:
+            self._runtime = Runtimes(self.path, rgb.device, "fp32").for_tiles()
+        return self._runtime(rgb)
 
 
 def build_esrgan(scale: int) -> nn.Module:

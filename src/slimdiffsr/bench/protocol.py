@@ -6,13 +6,14 @@ import os
 import platform
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 from slimdiffsr.bench.machine import cpu_name, package_version
-from slimdiffsr.bench.measure import DTYPES
 from slimdiffsr.errors import ConfigError
+from slimdiffsr.runtime.devices import DTYPES
+from slimdiffsr.runtime.protocol import RuntimeName
 
 __all__ = ["BenchConfig", "Precision", "protocol"]
 
@@ -31,6 +32,8 @@ class BenchConfig:
     runs: int = 100
     warmup: int = 20
     max_minutes: float | None = None  # for the timing of all rows; building comes on top
+    runtimes: tuple[RuntimeName, ...] = ("torch",)
+    scene_px: int = 0  # side of a whole scene's output; 0: none
     fresh: bool = True  # cold start and, on a CPU, peak memory, in child processes
 
     def __post_init__(self) -> None:
@@ -50,6 +53,16 @@ class BenchConfig:
         if unknown or not self.precisions:
             raise ConfigError(
                 f"precision must be one of {', '.join(DTYPES)}, got {self.precisions}"
+            )
+        strange = [name for name in self.runtimes if name not in get_args(RuntimeName)]
+        if strange or not self.runtimes:
+            raise ConfigError(
+                f"runtime must be one of {', '.join(get_args(RuntimeName))}, got {self.runtimes}"
+            )
+        if self.scene_px and (self.scene_px < self.out_px or self.scene_px % self.scale):
+            raise ConfigError(
+                f"a scene must have a side of at least {self.out_px} output pixels, a multiple of "
+                f"{self.scale}, got {self.scene_px}"
             )
         if self.max_minutes is not None and self.max_minutes <= 0:
             raise ConfigError(f"max_minutes must be positive, got {self.max_minutes}")
@@ -77,7 +90,7 @@ def protocol(config: BenchConfig, device: torch.device) -> dict[str, Any]:
         "max_minutes": config.max_minutes,
         "date": time.strftime("%Y-%m-%d"),
     }
-    for package in ("slimdiffsr", "diffusers", "spandrel"):
+    for package in ("slimdiffsr", "diffusers", "spandrel", "openvino", "onnxruntime"):
         about[package] = package_version(package)
     if cuda:
         about["tf32"] = {

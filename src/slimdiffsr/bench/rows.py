@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from slimdiffsr.bench.diffusion import StableDiffusion
-from slimdiffsr.bench.peers import build_esrgan, build_swinir
+from slimdiffsr.bench.peers import FilePeer, build_esrgan, build_swinir
 from slimdiffsr.errors import ConfigError
 from slimdiffsr.models.ablations import count
 from slimdiffsr.models.classical import Bicubic
 from slimdiffsr.models.student import BaseStudent, LatentStudent, build_student
+from slimdiffsr.runtime.exported import SUFFIXES
 from slimdiffsr.settings.config import Ablation, ModelConfig
 from slimdiffsr.settings.presets import load_preset, tiny_model
 from slimdiffsr.upscale import Upscaler
@@ -98,11 +99,13 @@ ROWS: dict[str, Row] = {row.name: row for row in _ALL}
 
 
 def model_row(source: str) -> Row:
-    """The row of a model with weights: whatever ``Upscaler`` loads."""
+    """The row of a model with weights: whatever ``Upscaler`` loads, or any ONNX network of RGB."""
 
     def build(scale: int) -> nn.Module:
+        if source.endswith(SUFFIXES):
+            return FilePeer(Path(source).expanduser())
         with torch.device("cpu"):  # what is read from a file is no good on the meta device
-            return Upscaler.from_pretrained(source, scale=scale, device="cpu").model
+            return Upscaler.from_pretrained(source, scale=scale, device="cpu").module
 
     name = Path(source).name.removesuffix(".safetensors")
     return Row(name, name, build, name, source=source)

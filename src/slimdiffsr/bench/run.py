@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,21 +13,21 @@ from torch import nn
 from slimdiffsr.bench.counts import Cost, count_row
 from slimdiffsr.bench.fresh import Fresh, Task, run_fresh
 from slimdiffsr.bench.measure import (
-    DTYPES,
     Cell,
     cuda_peak_mib,
     explain,
     make_cell,
     make_input,
-    place,
     quartiles,
+    runner,
     take_turns,
 )
 from slimdiffsr.bench.memory import check_memory
 from slimdiffsr.bench.protocol import BenchConfig, Precision, protocol
 from slimdiffsr.bench.rows import Row
+from slimdiffsr.bench.scene import measure_scene
 from slimdiffsr.errors import ConfigError
-from slimdiffsr.upscale import pick_device
+from slimdiffsr.runtime.devices import DTYPES, pick_device
 
 __all__ = ["Record", "bench"]
 
@@ -53,10 +54,13 @@ def bench(
     records: list[Record] = []
     for precision in config.precisions:
         # Before this process holds the networks, so that both need not fit.
-        fresh = {
-            (row.name, batch): _from_fresh(row, batch, config, precision, device, tell)
+        fresh: dict[tuple[str, int, str], Record] = {
+            (row.name, batch, runtime): _from_fresh(
+                row, batch, config, (precision, runtime), device, tell
+            )
             for row in rows
             for batch in config.batches
+            for runtime in config.runtimes
             if not isinstance(counts[row.name], str)
         }
         cells = _build(rows, config, precision, device, tell)
@@ -66,16 +70,34 @@ def bench(
         finally:
             done = [
                 about
-                | {"precision": precision, "batch": cell.batch}
+                | {"precision": precision, "batch": cell.batch, "runtime": cell.runtime}
                 | _describe(cell.row, counts[cell.row.name])
-                | fresh.get((cell.row.name, cell.batch), {})
+                | fresh.get((cell.row.name, cell.batch, cell.runtime), {})
                 | _results(cell, config.out_px)
                 for cell in cells
             ]
             keep(done)
         records += done
         _let_go(cells, device)
+        records += _scenes(rows, config, precision, about, keep, tell)
     return records
+
+
+def _scenes(
+    rows: list[Row],
+    config: BenchConfig,
+    precision: Precision,
+    about: Record,
+    keep: Callable[[list[Record]], None],
+    tell: Callable[[str], None],
+) -> list[Record]:
+    done = []
+    for row in rows if config.scene_px else []:
+        for runtime in config.runtimes:
+            record = about | measure_scene(row, config, precision, runtime, tell)
+            keep([record])
+            done.append(record)
+    return done
 
 
 def _count(row: Row, config: BenchConfig, tell: Callable[[str], None]) -> Cost | str:
@@ -139,22 +161,36 @@ def _cells(
             batch = max(config.batches)
             check_memory(row, config.scale, config.out_px, batch, precision, device)
             with device:
-                module = row.build(config.scale)
-            networks[row.network] = place(module, device, DTYPES[precision])
+                networks[row.network] = row.build(config.scale)
         else:
             before -= _bytes(networks[row.network])
         module = networks[row.network]
     except Exception as error:  # one row's failure must not lose the others
-        reason = explain(error)
-        for batch in config.batches:
-            yield Cell(row, batch, _gone, error=reason)
+        yield from _failed(row, config, config.runtimes, error)
         return
-    for batch in config.batches:
-        rgb_lr = make_input(batch, config.out_px // config.scale, device, DTYPES[precision])
-        cell = make_cell(row, module, rgb_lr)
-        if device.type == "cuda":
-            cuda_peak_mib(cell, device, before)
-        yield cell
+    for runtime in config.runtimes:
+        try:
+            # Each has its own: another runtime may move or convert what it is given.
+            own = module if len(config.runtimes) == 1 else copy.deepcopy(module)
+            run = runner(own, device, precision, runtime)
+        except Exception as error:  # as above
+            yield from _failed(row, config, (runtime,), error)
+            continue
+        for batch in config.batches:
+            rgb_lr = make_input(batch, config.out_px // config.scale, device, DTYPES[precision])
+            cell = make_cell(row, own, run, rgb_lr)
+            cell.runtime = runtime
+            if device.type == "cuda":
+                cuda_peak_mib(cell, device, before)
+            yield cell
+
+
+def _failed(
+    row: Row, config: BenchConfig, runtimes: Sequence[str], error: Exception
+) -> Iterator[Cell]:
+    for runtime in runtimes:
+        for batch in config.batches:
+            yield Cell(row, batch, _gone, error=explain(error), runtime=runtime)
 
 
 def _gone() -> float:
@@ -186,15 +222,16 @@ def _from_fresh(
     row: Row,
     batch: int,
     config: BenchConfig,
-    precision: Precision,
+    how: tuple[Precision, str],
     device: torch.device,
     tell: Callable[[str], None],
 ) -> Record:
     """Cold start at batch 1, and on a CPU the peak memory of any batch."""
+    precision, runtime = how
     pointless = device.type == "cuda" and batch > 1
     if not config.fresh or row.steps > 1 or pointless:
         return {}
-    tell(f"fresh process: {row.name}, {precision}, batch {batch}")
+    tell(f"fresh process: {row.name}, {precision}, {runtime}, batch {batch}")
     task = Task(
         row=row.name,
         source=row.source,
@@ -204,6 +241,7 @@ def _from_fresh(
         precision=precision,
         device=str(device),
         threads=torch.get_num_threads(),
+        runtime=runtime,
     )
     try:
         fresh: Fresh = run_fresh(task, timeout_s=300)

@@ -19,6 +19,7 @@ __all__ = [
     "protocol_lines",
     "read_records",
     "results_table",
+    "scenes_table",
     "shares_table",
     "table_rows",
 ]
@@ -59,16 +60,15 @@ def table_rows(table: Table) -> list[str]:
 
 
 def results_table(records: Sequence[Record]) -> str:
-    """All cells: a block for each precision and batch, ratios to ``base`` of the same block."""
+    """All cells: a block for each precision, batch and runtime, ratios to its own ``base``."""
     header = [
         "row", "params M", "paper's M", "GMAC", "median ms", "25 %", "75 %", "x base", "Mpx/s",
         "peak MiB", "cold start s", "runs",
     ]  # fmt: skip
     blocks = []
-    for (precision, batch), group in _groups(records).items():
+    for title, group in _groups(records).items():
         ours = _median(_find(group, OURS))
         lines = [_result_line(record, ours) for record in group]
-        title = f"{precision}, batch {batch}"
         blocks.append(f"**{title}**\n\n" + markdown_table(header, lines) + _footnotes(group))
     return "\n\n".join(blocks)
 
@@ -91,6 +91,32 @@ def _result_line(r: Record, ours: float | None) -> list[str]:
     ]
 
 
+def scenes_table(records: Sequence[Record]) -> str:
+    """Whole scenes: the engine beside the bare network with the same runtime and batch."""
+    header = [
+        "row", "precision", "runtime", "batch", "scene", "engine Mpx/s", "bare Mpx/s",
+        "share of the bare tiles", "host MiB", "card MiB", "Ws",
+    ]  # fmt: skip
+    found = [record for record in records if "scene_px" in record]
+    lines = [
+        [
+            r["row"],
+            r["precision"],
+            r["runtime"],
+            f"{r.get('batch', NONE)}",
+            f"{r['scene_px']} x {r['scene_px']}",
+            _show(r.get("engine_mpx_per_s"), _short),
+            _show(r.get("bare_mpx_per_s"), _short),
+            _show(r.get("share_of_bare"), lambda v: f"{100 * v:.0f} %"),
+            _show(r.get("host_peak_mib"), lambda v: f"{v:,.0f}"),
+            _show(r.get("card_peak_mib"), lambda v: f"{v:,.0f}"),
+            _show(r.get("watt_seconds"), _short),
+        ]
+        for r in found
+    ]
+    return "**Whole scenes**\n\n" + markdown_table(header, lines) + _footnotes(found)
+
+
 def paper_table(table: Table, records: Sequence[Record]) -> str:
     """Efficiency columns of Table 2, 5 or 6: the paper's, and ours of one run, both as ratios to ours.
 
@@ -103,9 +129,9 @@ def paper_table(table: Table, records: Sequence[Record]) -> str:
         "M used", "x ours", "M as the paper counts", "GMAC",
     ]  # fmt: skip
     blocks = []
-    for (precision, batch), group in _groups(records).items():
+    for about, group in _groups(records).items():
         lines = [_paper_line(p, own, group) for p in rows]
-        title = f"Table {table}, {precision}, batch {batch}"
+        title = f"Table {table}, {about}"
         shown = [r for r in group if r["row"] in table_rows(table)]
         blocks.append(f"**{title}**\n\n" + markdown_table(header, lines) + _footnotes(shown))
     return "\n\n".join(blocks)
@@ -193,11 +219,15 @@ def protocol_lines(records: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
-def _groups(records: Sequence[Record]) -> dict[tuple[str, int], list[Record]]:
-    groups: dict[tuple[str, int], list[Record]] = {}
+def _groups(records: Sequence[Record]) -> dict[str, list[Record]]:
+    groups: dict[str, list[Record]] = {}
     for record in records:
-        key = (record.get("precision", NONE), record.get("batch", 1))
-        groups.setdefault(key, []).append(record)
+        if "scene_px" in record:
+            continue
+        runtime = record.get("runtime", "torch")
+        title = f"{record.get('precision', NONE)}, batch {record.get('batch', 1)}"
+        title += "" if runtime == "torch" else f", {runtime}"
+        groups.setdefault(title, []).append(record)
     return groups
 
 

@@ -35,6 +35,13 @@ def bench(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")] = "auto",
     precision: Annotated[list[str] | None, typer.Option(help="fp32, fp16, bf16; repeat.")] = None,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(help="torch, recorded, compiled, openvino, onnx; repeat. Default: torch."),
+    ] = None,
+    scene: Annotated[
+        int, typer.Option(help="Also whole scenes, of so many output pixels a side.")
+    ] = 0,
     batch: Annotated[list[int] | None, typer.Option(help="Images at once; repeat.")] = None,
     out_px: Annotated[int, typer.Option(help="Side of the output image.")] = 512,
     scale: Annotated[int, typer.Option("--scale", "-s", help="2, 4 or 8.")] = 4,
@@ -64,6 +71,8 @@ def bench(
         device=device,
         precisions=cast("Any", tuple(dict.fromkeys(precision or ["fp32"]))),
         batches=tuple(dict.fromkeys(batch or [1])),
+        runtimes=cast("Any", tuple(dict.fromkeys(runtime or ["torch"]))),
+        scene_px=scene,
         out_px=out_px,
         scale=scale,
         runs=runs,
@@ -116,7 +125,13 @@ def _run(config: Any, names: list[str], models: list[str], json: Path | None) ->
 
 
 def _tables(records: list[Record], tables: list[int], out_px: int, *, everything: bool) -> str:
-    from slimdiffsr.bench.tables import paper_table, protocol_lines, results_table, shares_table
+    from slimdiffsr.bench.tables import (
+        paper_table,
+        protocol_lines,
+        results_table,
+        scenes_table,
+        shares_table,
+    )
 
     parts = [protocol_lines(records)] if records else []
     for number in tables:
@@ -128,6 +143,8 @@ def _tables(records: list[Record], tables: list[int], out_px: int, *, everything
             parts.append(paper_table(cast("Any", number), records))
     if everything:
         parts.append(results_table(records))
+    if any("scene_px" in record for record in records):
+        parts.append(scenes_table(records))
     return "\n\n".join(parts)
 
 

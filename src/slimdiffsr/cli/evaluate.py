@@ -34,7 +34,10 @@ METRIC_HELP = (
 def evaluate(
     out: Annotated[Path, typer.Option(help="Folder of the report; the same again goes on.")],
     model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="As for upscale; repeat to compare.")
+        list[str] | None,
+        typer.Option(
+            "--model", "-m", help="[NAME=]MODEL, a model as for upscale; repeat to compare."
+        ),
     ] = None,
     peer: Annotated[
         list[str] | None,
@@ -85,10 +88,12 @@ def evaluate(
     from slimdiffsr.evaluate.iqa import licence_note
     from slimdiffsr.evaluate.store import STORE_FILE
     from slimdiffsr.evaluate.teachers import TeacherFile, load_teacher_file
-    from slimdiffsr.upscale import pick_device
+    from slimdiffsr.runtime.devices import pick_device
 
     loaded = _load(model or [], peer or [], scale, device, colour)
-    found = _find_scale(scale, [method for _, method in loaded if method is not None], data)
+    found = _find_scale(
+        scale, [method for _, method in loaded if not isinstance(method, str)], data
+    )
     sets = [_first(pairs, limit) for pairs in open_sets(data or [], lr, hr, found)]
     methods = _methods(loaded, sets[0].scale, device, colour)
     if not methods and not outputs and not teacher:
@@ -129,13 +134,13 @@ def _told(show: Callable[..., None]) -> Callable[[Step], None]:
     return lambda step: show(step.done, step.total, step.method)
 
 
-Loaded = list[tuple[str, "Method | None"]]
+Loaded = list[tuple[str, "Method | str"]]  # by name; what is made later is named again
 
 
 def _load(
     models: list[str], peers: list[str], scale: int | None, device: str, colour: str
 ) -> Loaded:
-    # What has a scale of its own; None for an interpolation, which is made when it is known.
+    # What has a scale of its own; an interpolation is made when the scale is known.
     from slimdiffsr.evaluate import our_model
     from slimdiffsr.evaluate.methods import unique_names
     from slimdiffsr.evaluate.peers import PeerFile, load_peer
@@ -144,7 +149,7 @@ def _load(
     loaded: Loaded = []
     for name, source in unique_names(models).items():
         how: dict[str, Any] = {"scale": scale, "device": device, "colour": colour}
-        loaded.append((name, None if source in BASELINES else our_model(name, source, **how)))
+        loaded.append((name, source if source in BASELINES else our_model(name, source, **how)))
     for text in peers:
         method = load_peer(PeerFile.parse(text), device)
         loaded.append((method.name, method))
@@ -152,10 +157,12 @@ def _load(
 
 
 def _methods(loaded: Loaded, scale: int, device: str, colour: str) -> list[Method]:
-    from slimdiffsr.evaluate import our_model
+    from slimdiffsr.evaluate import Method, our_model
 
     return [
-        method or our_model(name, name, scale=scale, device=device, colour=cast(Any, colour))
+        method
+        if isinstance(method, Method)
+        else our_model(name, method, scale=scale, device=device, colour=cast(Any, colour))
         for name, method in loaded
     ]
 

@@ -216,7 +216,7 @@ def _pair(option: str, text: str) -> tuple[str, str]:
 
 def _load_student(source: str, scale: int | None, device: str) -> Student:
     from slimdiffsr.files.students import load_model
-    from slimdiffsr.upscale import pick_device
+    from slimdiffsr.runtime.devices import pick_device
 
     return load_model(source, scale=scale).model.to(pick_device(device))
 
@@ -241,7 +241,7 @@ def _teacher_figures(
     from slimdiffsr.figures.inside import FeatureMaps, guidance_maps, teacher_features
     from slimdiffsr.figures.maps import draw_features, draw_guidance
     from slimdiffsr.files.teachers import load_teacher
-    from slimdiffsr.upscale import pick_device
+    from slimdiffsr.runtime.devices import pick_device
 
     times = _scale_of(shown, scale)
     figures: dict[str, Figure] = {}

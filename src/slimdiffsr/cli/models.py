@@ -1,4 +1,4 @@
-"""Commands on models: import-weights, import-lpips, interpolate, merge-teacher."""
+"""Commands on models: models, import-weights, import-lpips, interpolate, merge-teacher."""
 
 from __future__ import annotations
 
@@ -11,13 +11,37 @@ from slimdiffsr.cli.options import (
     CodecFolderOption,
     CodecOption,
     EstimatorOption,
+    JsonOption,
     SdFolderOption,
     UNetOption,
     refuse_existing,
     teacher_base,
 )
+from slimdiffsr.cli.show import plain, print_json, size
 
-__all__ = ["import_lpips", "import_weights", "interpolate", "merge_teacher"]
+__all__ = ["import_lpips", "import_weights", "interpolate", "list_models", "merge_teacher"]
+
+
+def list_models(as_json: JsonOption = False) -> None:
+    """List the models that need no download: name, scale, parameters, size, what for."""
+    from slimdiffsr.files.students import list_bundled
+    from slimdiffsr.upscale import BASELINE_SCALES, BASELINES
+
+    rows = [plain(model) for model in list_bundled()]
+    scales = " ".join(map(str, BASELINE_SCALES))
+    rows += [
+        {"name": name, "scale": scales, "parameters": 0, "bytes": 0, "purpose": "to compare with"}
+        for name in sorted(BASELINES)
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    print(f"{'name':18s} {'scale':6s} {'parameters':>10s} {'size':>8s}  for")
+    for row in rows:
+        million = f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else "-"
+        held = size(row["bytes"]) if row["bytes"] else "-"
+        print(f"{row['name']:18s} {row['scale']!s:6s} {million:>10s} {held:>8s}  {row['purpose']}")
+    print("also: any .safetensors file of ours, or 'org/name' on the Hugging Face hub")
 
 
 def import_weights(

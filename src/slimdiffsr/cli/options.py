@@ -18,21 +18,47 @@ ModelOption = Annotated[
     typer.Option(
         "--model", "-m",
         help="tiny-x4, tiny-x4-faithful, compact-x4, compact-x8, tiny-x8, bicubic, lanczos, "
-        "a .safetensors file, or a Hugging Face repository org/name.",
+        "a .safetensors file, an export (.onnx, .xml), or a Hugging Face repository org/name.",
     ),
 ]  # fmt: skip
 ScaleOption = Annotated[int | None, typer.Option("--scale", "-s", help="Enlargement: 4 or 8.")]
+AnyScaleOption = Annotated[
+    float | None,
+    typer.Option("--scale", "-s", help="Enlargement: 4, 8, or anything between 1 and 8."),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+RuntimeOption = Annotated[
+    str, typer.Option(help="auto, torch, recorded or compiled (CUDA), openvino, onnx.")
+]
+DevicesOption = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; cuda:0,cuda:1 or all for several cards.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(help="Processes that share the cores, on a CPU; default: one.")
+]
+BatchOption = Annotated[int | None, typer.Option(help="Tiles at once; default: what suits best.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")]
 BandsOption = Annotated[str | None, typer.Option(help="Bands seen as red,green,blue: 3,2,1.")]
 RangeOption = Annotated[
-    str, typer.Option("--range", help="Values seen as black,white: auto, or lo,hi.")
+    str,
+    typer.Option(
+        "--range", help="Values seen as black,white: auto, shared (one for all inputs), or lo,hi."
+    ),
+]
+AlphaOption = Annotated[
+    str, typer.Option(help="A band tagged alpha: auto, band (transparency) or none (data).")
 ]
 BoundsOption = Annotated[
     str | None, typer.Option(help="Only this part: 'left bottom right top' in the raster's CRS.")
 ]
+BoundsCrsOption = Annotated[
+    str | None, typer.Option("--bounds-crs", help="CRS of --bounds: EPSG:4326 for degrees.")
+]
 WindowOption = Annotated[
     str | None, typer.Option(help="Only this part: 'col_off row_off width height' in pixels.")
+]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Also say what is planned, and what GDAL says.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print a JSON summary to stdout.")]
 
@@ -50,14 +76,13 @@ CodecOption = Annotated[
 CodecFolderOption = Annotated[
     Path | None, typer.Option(help="Folder with the autoencoder's weights; default: from the hub.")
 ]
-FrozenCodecOption = Annotated[str, typer.Option("--codec", help="taesd or kl.")]
-DataOption = Annotated[
-    list[Path],
-    typer.Option(
-        help="Folder of sharp images; repeat for more. Of DOTA, DIOR and Real-RefRSSRD, known by "
-        "their folders, only the training part; dota:FOLDER insists."
-    ),
-]
+_DATA: Any = typer.Option(
+    "--data",
+    help="Folder of sharp images; repeat for more. Of DOTA, DIOR and Real-RefRSSRD, known by their "
+    "folders, only the training part; dota:FOLDER insists.",
+)
+DataOption = Annotated[list[Path], _DATA]
+OptionalDataOption = Annotated[list[Path] | None, _DATA]
 OutOption = Annotated[Path, typer.Option(help="Folder of the run; the same again resumes.")]
 ValidationOption = Annotated[
     Path | None, typer.Option(help="Folder of sharp images, or of pairs in lr/ and hr/.")
@@ -70,10 +95,26 @@ MinutesOption = Annotated[
     float | None, typer.Option(min=0, help="Stop so many minutes after the first step, saved.")
 ]
 LpipsOption = Annotated[
-    Path | None, typer.Option(help="LPIPS weights, .safetensors; default: by the lpips package.")
+    Path | None,
+    typer.Option(
+        help="LPIPS weights, .safetensors; default: by the lpips package; not needed for L1 alone."
+    ),
+]
+RecipeOption = Annotated[
+    Path | None, typer.Option(help="A .toml file with what the degradation does otherwise.")
+]
+TrainingRangeOption = Annotated[
+    str,
+    typer.Option(
+        "--range",
+        help="Of images with more than 8 bits, values seen as black,white: auto, or lo,hi.",
+    ),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Print the resolved config and stop.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Print the resolved config, count images, time a step; no more."
+    ),
 ]
 DinoOption = Annotated[str, typer.Option(help="DINO ViT-B/16 for adversary=dino: name or folder.")]
 
@@ -115,12 +156,12 @@ def four(option: str, text: str | None, kind: Callable[[str], Any]) -> Any:  # n
 
 
 def value_pair(text: str) -> Any:  # noqa: ANN401  "auto" or a pair
-    """The value range: "auto", or two numbers."""
-    if text == "auto":
+    """The value range: "auto", or two numbers; one shared by all inputs is found later."""
+    if text in ("auto", "shared"):
         return "auto"
     numbers = _numbers("--range", text, float)
     if len(numbers) != 2:
-        raise ConfigError(f"--range must be auto or lo,hi, got {text!r}")
+        raise ConfigError(f"--range must be auto, shared or lo,hi, got {text!r}")
     return numbers
 
 

@@ -3,42 +3,83 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import shlex
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, cast
+from threading import Lock
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from slimdiffsr.cli.batch import run_all
+from slimdiffsr.cli.estimate import Estimate, estimate_run
+from slimdiffsr.cli.lines import library_lines
 from slimdiffsr.cli.options import (
+    AlphaOption,
+    AnyScaleOption,
     BandsOption,
+    BatchOption,
+    BoundsCrsOption,
     BoundsOption,
     DeviceOption,
+    DevicesOption,
     JsonOption,
     ModelOption,
     PrecisionOption,
     RangeOption,
+    RuntimeOption,
     ScaleOption,
+    VerboseOption,
     WindowOption,
+    WorkersOption,
     creation_options,
     four,
     integers,
     make_folder,
+    refuse_existing,
     value_pair,
 )
-from slimdiffsr.cli.show import note, plain, report, scene_progress, sentence, tell
-from slimdiffsr.errors import OutputError, RasterError, SlimDiffSRError
+from slimdiffsr.cli.scales import scales, suffix_of
+from slimdiffsr.cli.sensing import (
+    AssetsOption,
+    BboxOption,
+    DatetimeOption,
+    NodataOption,
+    OffsetOption,
+    ResolutionOption,
+    ScaleFactorOption,
+    SensorOption,
+    SignOption,
+    expand_items,
+    nodata_of,
+    place_of,
+    resolution_of,
+    sensor_options,
+)
+from slimdiffsr.cli.show import (
+    duration,
+    note,
+    plain,
+    report,
+    scene_progress,
+    scenes_progress,
+    size,
+    tell,
+    tell_plan,
+)
+from slimdiffsr.cli.work import Work, WorkList, check_there, plan_work
+from slimdiffsr.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from slimdiffsr.geo import KnownRaster, Progress, SceneOptions, ScenePlan, SceneReport, Workers
+    from slimdiffsr.geo.probe import Probe
+    from slimdiffsr.sensors import SensorOptions
+    from slimdiffsr.upscale import Upscaler
 
 __all__ = ["demo", "info", "upscale"]
 
-RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".png", ".img", ".jpg", ".jpeg")
-NEVER_WRITTEN = (".vrt", ".jp2", ".img", ".jpg", ".jpeg", ".webp", ".gif")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    source: str
-    target: Path
+WELL_READ = (".tif", ".tiff", ".vrt", ".png", ".jpg", ".jpeg")
 
 
 def upscale(
@@ -47,16 +88,31 @@ def upscale(
         typer.Argument(metavar="IN... OUT", help="Rasters or folders, and the output or folder."),
     ],
     model: ModelOption = "tiny-x4",
-    scale: ScaleOption = None,
-    device: DeviceOption = "auto",
+    scale: AnyScaleOption = None,
+    device: DevicesOption = "auto",
     precision: PrecisionOption = "auto",
+    runtime: RuntimeOption = "auto",
+    workers: WorkersOption = None,
+    batch: BatchOption = None,
     bands: BandsOption = None,
     all_bands: Annotated[
-        bool, typer.Option("--all-bands", help="Also carry the other bands over.")
-    ] = False,
+        str | None,
+        typer.Option(help="The other bands too: bicubic, or network (with detail of those seen)."),
+    ] = None,
     value_range: RangeOption = "auto",
+    alpha: AlphaOption = "auto",
+    nodata: NodataOption = None,
+    sensor: SensorOption = "auto",
+    offset: OffsetOption = None,
+    scale_factor: ScaleFactorOption = None,
+    assets: AssetsOption = None,
+    sign: SignOption = "none",
     bounds: BoundsOption = None,
+    bounds_crs: BoundsCrsOption = None,
+    bbox: BboxOption = None,
+    datetime: DatetimeOption = None,
     window: WindowOption = None,
+    resolution: ResolutionOption = None,
     format: Annotated[
         str | None, typer.Option(help="cog, gtiff or png; default: png if OUT says so, else cog.")
     ] = None,
@@ -69,71 +125,246 @@ def upscale(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing outputs.")
     ] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Also look into folders inside folders.")
+    ] = False,
+    before_after: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="Also draw input and result, side by side.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")] = False,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Enlarge rasters: same place, type, bands and empty areas; pixels 4 or 8 times smaller.
 
     Interrupted or killed, the same command goes on where it stopped.
     """
+    if len(paths) == 2:
+        check_there(paths[:1])
+    from slimdiffsr.crews import ModelPlan, open_workers_of
     from slimdiffsr.geo import SceneOptions
-    from slimdiffsr.upscale import Upscaler
 
+    of_sensor = sensor_options(sensor, offset, scale_factor, assets, sign)
     options = SceneOptions(
         bands=integers("--bands", bands),
         value_range=value_pair(value_range),
-        all_bands=all_bands,
-        bounds=four("--bounds", bounds, float),
+        alpha=cast(Any, alpha),
+        nodata=nodata_of(nodata),
+        all_bands=_bands_beside(all_bands),
+        **place_of(bounds, bounds_crs, bbox),
         window=four("--window", window, int),
+        **resolution_of(resolution),
         format=cast(Any, _format(format, paths[-1])),  # SceneOptions checks it
         chunk_hr_px=chunk,
         overlap_hr_px=overlap,
         creation_options=creation_options(co or []),
         overwrite=overwrite,
     )
-    upscaler = Upscaler.from_pretrained(model, scale=scale, device=device, precision=precision)
-    jobs = _jobs(paths, upscaler.scale, options.format)
+    of_model, of_output = scales(model, scale)
+    options = dataclasses.replace(options, output_scale=of_output)
+    plan = ModelPlan(
+        model, of_model, device, precision, runtime, batch=batch, colour=cast(Any, colour)
+    )
+    upscaler = plan.upscaler_here(workers)
+    paths = [*expand_items(paths[:-1], bbox, datetime), *paths[-1:]]
+    found = plan_work(
+        paths, suffix_of(options, upscaler.scale), png=options.format == "png", recursive=recursive
+    )
+    if before_after is not None:
+        _check_picture(before_after, found, options)
+    inputs = {}
+    if value_range == "shared":
+        inputs = _with_shared_range(found, options, of_sensor)
+    if upscaler.runtimes.depends_on_size and not found.many and found.works:
+        tiles = upscaler.plan_scene(found.works[0].source, options).tiles
+        plan = dataclasses.replace(plan, tiles=tiles)
+    with (
+        library_lines(verbose),
+        _probe([work.source for work in found.works]) as probe,
+        open_workers_of(plan, workers) as crew,
+        scenes_progress(len(found.works), quiet or crew is None or not found.many) as together,
+    ):
+        run = _Run(
+            upscaler, crew, options, of_sensor, inputs, colour, found.many, probe, before_after,
+            quiet, verbose, together,
+        )  # fmt: skip
+        status = run_all(found, run, as_json, crew)
+    if status:
+        raise typer.Exit(status)
 
-    def run(job: _Job) -> dict[str, Any]:
-        if len(jobs) > 1 and job.target.exists() and not overwrite:
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What ``upscale`` does with one raster."""
+
+    upscaler: Upscaler
+    crew: Workers | None
+    options: SceneOptions
+    sensor: SensorOptions
+    inputs: dict[str, KnownRaster]  # those that more is known of
+    colour: str
+    many: bool
+    probe: Probe | None
+    before_after: Path | None
+    quiet: bool
+    verbose: bool
+    together: Callable[[str], Callable[[Progress], None]] | None  # one bar for all
+    looking: Lock = dataclasses.field(default_factory=Lock)  # the probe does one thing at a time
+
+    def __call__(self, work: Work, place: str) -> dict[str, Any]:
+        if self.many and work.target.exists() and not self.options.overwrite:
             # Not a failure: an interrupted command with many inputs, given again, goes on.
-            note(f"kept: {job.target} exists already; give --overwrite to replace it")
-            return {"src": job.source, "dst": str(job.target), "kept": True}
-        with scene_progress(job.source, quiet) as show:
-            report = upscaler.upscale_scene(
-                job.source, job.target, options, colour=colour, on_progress=show  # type: ignore[arg-type]
+            note(f"{place}kept: {work.target} exists already; give --overwrite to replace it")
+            return {"src": work.source, "dst": str(work.target), "kept": True}
+        if self.probe:
+            with self.looking:
+                self._look(work.source)
+        together = self.together and self.together(work.source)
+        with scene_progress(work.source, self.quiet or together is not None, place) as show:
+            report = self.upscaler.upscale_scene(
+                self.inputs.get(work.source, work.source), work.target, self.options,
+                sensor=self.sensor, colour=cast(Any, self.colour), crew=self.crew,
+                on_plan=lambda plan: self._tell_plan(plan, place), on_progress=together or show,
             )  # fmt: skip
-        if not quiet:
-            tell(report)
+        if not self.quiet:
+            tell(report, place)
+        if self.before_after is not None:
+            _draw(report, self.before_after)
         return plain(report)
 
-    _run_all(jobs, run, as_json)
+    def _look(self, source: str) -> None:
+        from slimdiffsr.sensors import is_product
+
+        assert self.probe is not None
+        if not is_product(source):
+            self.probe.look(source)
+
+    def _tell_plan(self, plan: ScenePlan, place: str) -> None:
+        if not self.quiet:
+            tell_plan(plan, estimate_run(self.upscaler, plan), place)
+        if self.verbose:
+            for name, value in plain(plan).items():
+                note(f"  {name}: {value}")
+
+
+def _probe(sources: list[str]) -> AbstractContextManager[Probe | None]:
+    """A process that looks first, where a crash would end more than it costs to start one.
+
+    That is a batch, or a format whose reader damaged files are known to crash, as HDF5's.
+    """
+    from slimdiffsr.geo.probe import Probe
+
+    well_read = all(Path(source).suffix.lower() in WELL_READ for source in sources)
+    return nullcontext() if well_read and len(sources) < 2 else Probe()
+
+
+def _bands_beside(text: str | None) -> Any:  # noqa: ANN401  one of three literals
+    if text not in (None, "bicubic", "network"):
+        raise ConfigError(f"--all-bands must be bicubic or network, got {text!r}")
+    return "network" if text == "network" else text is not None
+
+
+def _with_shared_range(
+    found: WorkList, options: SceneOptions, of_sensor: SensorOptions
+) -> dict[str, KnownRaster]:
+    from slimdiffsr.sensors import known_raster
+    from slimdiffsr.sensors.shared import share_range
+
+    sources = [work.source for work in found.works]
+    known = [known_raster(x, of_sensor, all_bands=bool(options.all_bands)) for x in sources]
+    return dict(zip(sources, share_range(known, options.bands), strict=True))
+
+
+def _check_picture(picture: Path, found: WorkList, options: SceneOptions) -> None:
+    from slimdiffsr.sensors import is_product
+
+    if options.resolution is not None or (options.output_scale or 1) % 1:
+        raise ConfigError("--before-after needs a whole scale: leave it or --resolution out")
+    if any(is_product(work.source) for work in found.works):
+        raise ConfigError("--before-after draws rasters, and no products or items: leave it out")
+    if found.many:
+        raise ConfigError("--before-after draws one picture: give one input and one output file")
+    if picture.suffix.lower() != ".png":
+        raise OutputError(f"--before-after draws a PNG: name {picture} .png")
+    refuse_existing(picture, options.overwrite)
+
+
+def _draw(report: SceneReport, picture: Path) -> None:
+    from slimdiffsr.demo import before_after_png
+
+    plan = report.plan
+    before_after_png(
+        plan.src, report.dst, picture,
+        scale=round(plan.scale), bands=plan.rgb_bands, sr_bands=plan.rgb_output_bands, window=plan.window,
+    )  # fmt: skip
 
 
 def info(
     path: Annotated[str, typer.Argument(help="A raster, or a model.")],
     model: ModelOption = "tiny-x4",
-    scale: ScaleOption = None,
+    scale: AnyScaleOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
     bands: BandsOption = None,
     value_range: RangeOption = "auto",
+    alpha: AlphaOption = "auto",
+    nodata: NodataOption = None,
+    sensor: SensorOption = "auto",
+    offset: OffsetOption = None,
+    scale_factor: ScaleFactorOption = None,
+    assets: AssetsOption = None,
+    sign: SignOption = "none",
     bounds: BoundsOption = None,
+    bounds_crs: BoundsCrsOption = None,
+    bbox: BboxOption = None,
     window: WindowOption = None,
+    resolution: ResolutionOption = None,
+    runtime: RuntimeOption = "auto",
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what would be done with a raster, or what a model is."""
+    """Say what would be done with a raster and what it would take, or what a model is."""
+    if not _looks_like_model(path):
+        check_there([path])
     from slimdiffsr.geo import SceneOptions
     from slimdiffsr.upscale import Upscaler, model_names
 
     if path in model_names() or path == "tiny" or _looks_like_model(path):
-        return report(_model_facts(path, scale), as_json)
+        return report(_model_facts(path, scales(path, scale)[0]), as_json)
     options = SceneOptions(
         bands=integers("--bands", bands),
         value_range=value_pair(value_range),
-        bounds=four("--bounds", bounds, float),
+        alpha=cast(Any, alpha),
+        nodata=nodata_of(nodata),
+        **place_of(bounds, bounds_crs, bbox),
         window=four("--window", window, int),
+        **resolution_of(resolution),
     )
-    upscaler = Upscaler.from_pretrained(model, scale=scale, device="cpu")
-    return report(plain(upscaler.plan_scene(path, options)), as_json)
+    of_sensor = sensor_options(sensor, offset, scale_factor, assets, sign)
+    of_model, of_output = scales(model, scale)
+    options = dataclasses.replace(options, output_scale=of_output)
+    upscaler = Upscaler.from_pretrained(
+        model, scale=of_model, device=device, precision=precision, runtime=runtime
+    )
+    with library_lines(verbose), _probe([path]) as probe:
+        if probe:
+            probe.look(path)
+        plan = upscaler.plan_scene(path, options, sensor=of_sensor)
+    estimate = estimate_run(upscaler, plan, always=True)
+    facts = {
+        **plain(plan),
+        "runtime": upscaler.describe(plan.tiles),
+        "seconds": round(estimate.seconds or 0.0, 1),
+    }
+    return report(facts if as_json else {**facts, **_in_words(estimate)}, as_json)
+
+
+def _in_words(estimate: Estimate) -> dict[str, str]:
+    return {
+        "seconds": f"about {duration(estimate.seconds or 0.0)} on this machine, as it is now",
+        "scratch_bytes": f"up to {size(estimate.disk_bytes)} on the disk while it works",
+        "memory_bytes": f"about {size(estimate.memory_bytes)}, the model's own not included",
+    }
 
 
 def demo(
@@ -145,7 +376,7 @@ def demo(
     scale: ScaleOption = None,
 ) -> None:
     """Enlarge a generated scene, or your own, and draw a before/after picture."""
-    from slimdiffsr.demo import before_after_png, make_demo_scene
+    from slimdiffsr.demo import make_demo_scene
     from slimdiffsr.geo import SceneOptions
     from slimdiffsr.upscale import Upscaler
 
@@ -155,73 +386,27 @@ def demo(
     target = out / f"{Path(source).stem}_x{upscaler.scale}.tif"
     with scene_progress(source, quiet=False) as show:
         report = upscaler.upscale_scene(
-            source, target, SceneOptions(overwrite=True), on_progress=show
-        )
-    picture = before_after_png(
-        source, target, out / "before_after.png", scale=upscaler.scale, bands=report.plan.rgb_bands
-    )
+            source, target, SceneOptions(overwrite=True),
+            on_plan=lambda plan: tell_plan(plan, estimate_run(upscaler, plan)), on_progress=show,
+        )  # fmt: skip
+    picture = out / "before_after.png"
+    _draw(report, picture)
     tell(report)
     print(f"GeoTIFF       {target}\nbefore/after  {picture}")
-
-
-def _run_all(jobs: list[_Job], run: Callable[[_Job], dict[str, Any]], as_json: bool) -> None:
-    """One job raises its error; of several, the bad ones are told and the rest go on."""
-    results, failed = [], 0
-    for job in jobs:
-        try:
-            results.append(run(job))
-        except SlimDiffSRError as error:
-            if len(jobs) == 1 or error.exit_status == 130:
-                raise
-            failed += 1
-            note(f"error: {sentence(error)}")
-            results.append({"src": job.source, "error": sentence(error)})
-    if as_json:
-        print(json.dumps(results, indent=1, allow_nan=False))
-    if failed:
-        note(f"{failed} of {len(jobs)} inputs failed")
-        raise typer.Exit(1)
-
-
-def _jobs(paths: list[str], scale: int, format: str) -> list[_Job]:
-    if len(paths) < 2:
-        raise OutputError("give at least one input and the output: slimdiffsr upscale IN... OUT")
-    *sources, target = paths
-    inputs = [raster for source in sources for raster in _rasters(source)]
-    many = len(inputs) > 1 or any(Path(source).is_dir() for source in sources)
-    if not many and not Path(target).is_dir() and not target.endswith(("/", "\\")):
-        return [_Job(inputs[0], Path(target))]
-    folder = Path(target)
-    if folder.is_file() or (folder.suffix.lower() in RASTERS and not folder.is_dir()):
-        raise OutputError(
-            f"several inputs need a folder as output, but {folder} is the name of a file"
-        )
-    suffix = ".png" if format == "png" else ".tif"
-    jobs = [_Job(path, folder / f"{Path(path).stem}_x{scale}{suffix}") for path in inputs]
-    taken: dict[Path, str] = {}
-    for job in jobs:
-        if job.target in taken:
-            raise OutputError(
-                f"{taken[job.target]} and {job.source} would both become {job.target}: "
-                "give them different outputs"
-            )
-        taken[job.target] = job.source
-    make_folder(folder)
-    return jobs
+    print(f"on a map      {shlex.join(['slimdiffsr', 'view', source, str(target)])}")
 
 
 def _format(asked: str | None, target: str) -> str:
     """The format asked for, or that of the output's name; they must not contradict."""
+    from slimdiffsr.geo.formats import check_name, format_of_name
+
     if target == "-":
         raise OutputError("the output must be a file: a GeoTIFF cannot be written to a pipe")
-    suffix = Path(target).suffix.lower()
-    suffix = "" if Path(target).is_dir() or target.endswith(("/", "\\")) else suffix
-    if suffix in NEVER_WRITTEN:
-        raise OutputError(f"the output is a GeoTIFF or a PNG: name {target} .tif or .png")
-    found = asked or ("png" if suffix == ".png" else "cog")
-    wrong = (".tif", ".tiff") if found == "png" else (".png",)
-    if suffix in wrong:
-        raise OutputError(f"--format {found} does not fit the name {target}: change one of them")
+    if Path(target).is_dir() or target.endswith(("/", "\\")):
+        return asked or "cog"
+    found = asked or format_of_name(target)
+    if found in ("cog", "gtiff", "png"):
+        check_name(target, cast(Any, found))
     return found
 
 
@@ -229,17 +414,7 @@ def _looks_like_model(path: str) -> bool:
     """Weights, or a name that is neither a file nor has a suffix, as 'org/name' on the hub."""
     place = Path(path)
     absent = not place.exists() and not place.suffix and ":" not in path and path[:1] != "/"
-    return path.endswith(".safetensors") or place.is_dir() or absent
-
-
-def _rasters(source: str) -> list[str]:
-    folder = Path(source)
-    if not folder.is_dir():
-        return [source]
-    found = sorted(str(p) for p in folder.iterdir() if p.suffix.lower() in RASTERS)
-    if not found:
-        raise RasterError(f"no raster in the folder {source}: looked for {', '.join(RASTERS)}")
-    return found
+    return path.endswith((".safetensors", ".onnx", ".xml")) or place.is_dir() or absent
 
 
 def _model_facts(source: str, scale: int | None) -> dict[str, Any]:
@@ -247,4 +422,7 @@ def _model_facts(source: str, scale: int | None) -> dict[str, Any]:
     from slimdiffsr.upscale import Upscaler
 
     upscaler = Upscaler.from_pretrained(source, scale=scale, device="cpu")
-    return {**plain(upscaler.spec), "parameters": count_parameters(upscaler.model)}
+    facts = {k: v for k, v in plain(upscaler.spec).items() if k not in ("batch", "arithmetic")}
+    if isinstance(upscaler.model, Path):
+        return facts
+    return {**facts, "parameters": count_parameters(upscaler.module)}

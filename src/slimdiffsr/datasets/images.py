@@ -29,17 +29,17 @@ Rgb8 = NDArray[np.uint8]  # (h, w, 3)
 def read_rgb8(path: Path, *, convert: bool = False) -> Rgb8:
     """An image file as (h, w, 3) uint8; a grey one has its band repeated.
 
-    convert: also take palettes, images with alpha, which is dropped, and 16-bit colour, whose upper
-    eight bits are kept. Fit for training; measures of what a converter makes would not compare.
+    convert: also take palettes, and images with alpha, which is dropped. Fit for training; measures
+    of what a converter makes would not compare.
 
     Raises:
         ConfigError: no Pillow.
-        DataError: unreadable, grey deeper than 8 bits; without ``convert`` anything but
-            8-bit RGB or grey.
+        DataError: unreadable, deeper than 8 bits; without ``convert`` anything but 8-bit RGB or
+            grey.
     """
     with _opened(path) as image:
         if convert:
-            _refuse_clipping(image)
+            _refuse_deep(image)
         kind = _kind(image)
         pixels = np.asarray(image.convert("RGB"))
     if not convert and kind not in ("RGB", "L"):
@@ -50,7 +50,7 @@ def read_rgb8(path: Path, *, convert: bool = False) -> Rgb8:
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height, from the header alone. Raises what ``read_rgb8`` with convert raises."""
     with _opened(path) as image:
-        _refuse_clipping(image)
+        _refuse_deep(image)
         width, height = image.size
     return width, height
 
@@ -90,9 +90,10 @@ def _opened(path: Path) -> Iterator[ImageFile]:
         raise DataError(f"cannot read the image {path}: {error}") from None
 
 
-def _refuse_clipping(image: ImageFile) -> None:
-    if image.mode.startswith(("I", "F")):  # Pillow would clip their values at 255
-        raise ValueError(f"8-bit images are needed, this one is of mode {image.mode}")
+def _refuse_deep(image: ImageFile) -> None:
+    # Pillow would clip such values at 255, or keep the upper eight bits of a range that is not used.
+    if image.mode.startswith(("I", "F")) or _kind(image) == "16-bit or deeper":
+        raise ValueError(f"8-bit images are needed, this one is deeper (of mode {image.mode})")
 
 
 def _kind(image: ImageFile) -> str:

@@ -48,6 +48,10 @@ mobile_home_park mountain overpass palace parking_lot railway railway_station
 rectangular_farmland river roundabout runway sea_ice ship snowberg sparse_residential stadium
 storage_tank tennis_court terrace thermal_power_station wetland"""
 
+# Folders of sharp images, and of what was made of them or shows the same places less sharply.
+_TRUTHS = re.compile(r"(.*[_-])?(hr|gt|hq)", re.IGNORECASE)
+_INPUTS = re.compile(r"(.*[_-])?(lr|lq)([_-].*)?", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -316,7 +320,13 @@ def _find_root(folder: Path, layout: Layout, parts: Sequence[str]) -> Path:
     raise DataError(f"{folder} is not laid out as {layout.title}\n{_drawing(folder, layout)}")
 
 
+def _truths(inside: Iterable[str]) -> list[str]:
+    return sorted(name for name in inside if _TRUTHS.fullmatch(name))
+
+
 def _part_images(root: Path, layout: Layout, parts: Sequence[str]) -> list[Path]:
+    if layout.name == "pairs":  # whatever its folders are called
+        parts = _truths(_subfolders(root)) or parts
     images = [path for part in parts for path in images_below(root / part)]
     if not images:
         raise DataError(
@@ -335,7 +345,7 @@ def _looks_like(folder: Path, inside: set[str], layout: Layout) -> bool:
             for part in ("train", "test")
         )
     if layout.name == "pairs":
-        return "hr" in inside and any(re.fullmatch(r"lr_x\d+", name) for name in inside)
+        return bool(_truths(inside)) and any(_INPUTS.fullmatch(name) for name in inside)
     parts = (folder / part for part in (*layout.training, *layout.testing))
     return any(_holds_name(part, layout.file_name) for part in parts)
 

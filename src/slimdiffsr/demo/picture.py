@@ -6,6 +6,7 @@ import itertools
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +32,18 @@ BACKGROUND, INK, NO_DATA = (24, 26, 30), (235, 235, 232), (64, 66, 70)
 MARKS = ((255, 214, 64), (96, 220, 255))
 
 
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A part of a raster, in its own pixels, and the bands that are shown of it."""
+
+    src: DatasetReader
+    bands: tuple[int, ...]
+    left: int
+    top: int
+    width: int
+    height: int
+
+
 def before_after_png(
     lr_path: str | Path,
     sr_path: str | Path,
@@ -38,6 +51,8 @@ def before_after_png(
     *,
     scale: int,
     bands: tuple[int, ...] | None = None,
+    sr_bands: tuple[int, ...] | None = None,
+    window: tuple[int, int, int, int] | None = None,
     enlarge: Literal["nearest", "cubic"] = "nearest",
 ) -> Path:
     """Draw the input (left) and the result (right) of the most detailed place without gaps.
@@ -54,6 +69,8 @@ def before_after_png(
         scale: the upscaling factor.
         bands: three bands to show as red, green and blue, or one; numbered from 1. By default from
             the colour interpretation, else the first three, else the first.
+        sr_bands: those of the result, where they have other numbers there.
+        window: (column, row, width, height) of the input that the result shows; by default all.
         enlarge: how the input is enlarged.
 
     Returns:
@@ -66,27 +83,28 @@ def before_after_png(
     """
     resampling = Resampling.nearest if enlarge == "nearest" else Resampling.cubic
     with _quiet_open(lr_path) as lr, _quiet_open(sr_path) as sr:
-        if (sr.height, sr.width) != (scale * lr.height, scale * lr.width):
+        left, top, width, height = window or (0, 0, lr.width, lr.height)
+        if (sr.height, sr.width) != (scale * height, scale * width):
             raise DataError(
                 f"{sr_path} is {sr.width} x {sr.height} px, not {scale} times {lr_path} "
-                f"({lr.width} x {lr.height})"
+                f"({width} x {height})"
             )
-        bands = _bands(lr, bands)
-        side = max(1, min(PANEL_PX // scale, lr.height, lr.width))
-        row, column = _most_detailed(lr, bands, side)
-        region = (row, column, side)
-        limits = _limits(lr, bands, region)
-        insets = _details(lr, bands, region)
+        before = _View(lr, _bands(lr, bands), left, top, width, height)
+        after = _View(sr, _bands(sr, sr_bands or bands), 0, 0, sr.width, sr.height)
+        side = max(1, min(PANEL_PX // scale, height, width))
+        region = (*_most_detailed(before, side), side)
+        limits = _limits(before, region)
+        insets = _details(before, region)
         columns = []
-        for src, factor, how, word in (
-            (lr, 1, resampling, "input"),
-            (sr, scale, Resampling.nearest, "result"),
+        for view, factor, how, word in (
+            (before, 1, resampling, "input"),
+            (after, scale, Resampling.nearest, "result"),
         ):
             panel, *crops = (
-                _read(src, bands, box, factor, shown, how, limits)
+                _read(view, box, factor, shown, how, limits)
                 for box, shown in ((region, PANEL_PX), *((inset, INSET_PX) for inset in insets))
             )
-            columns.append(_column(_caption(src, word), panel, crops, region, insets))
+            columns.append(_column(_caption(view.src, word), panel, crops, region, insets))
     picture = np.full((columns[0].shape[0] + 2 * GAP_PX, 2 * PANEL_PX + 3 * GAP_PX, 3), BACKGROUND)
     for i, drawn in enumerate(columns):
         left = GAP_PX + i * (PANEL_PX + GAP_PX)
@@ -108,24 +126,24 @@ def _bands(src: DatasetReader, bands: tuple[int, ...] | None) -> tuple[int, ...]
     return (1, 2, 3) if src.count >= 3 else (1,)
 
 
-def _most_detailed(src: DatasetReader, bands: tuple[int, ...], side: int) -> tuple[int, int]:
+def _most_detailed(view: _View, side: int) -> tuple[int, int]:
     # Upper left corner of the square with the strongest gradients that lacks no data.
     rows, columns = (
         np.unique(np.linspace(0, length - side, CANDIDATES).astype(int)).tolist()
-        for length in (src.height, src.width)
+        for length in (view.height, view.width)
     )
     scores = {}
     for row, column in itertools.product(rows, columns):
-        grey, valid = _grey(src, bands, (row, column, side))
+        grey, valid = _grey(view, (row, column, side))
         scores[row, column] = _detail(grey, valid)
     return max(scores, key=lambda corner: scores[corner])
 
 
-def _details(src: DatasetReader, bands: tuple[int, ...], region: Box) -> list[Box]:
+def _details(view: _View, region: Box) -> list[Box]:
     # Two squares within the region, the most detailed of those that do not meet.
     row, column, side = region
     inset = max(1, side // 6)
-    grey, valid = _grey(src, bands, region)
+    grey, valid = _grey(view, region)
     steps = np.unique(np.linspace(0, side - inset, 2 * CANDIDATES).astype(int)).tolist()
     squares = sorted(
         itertools.product(steps, steps),
@@ -140,10 +158,8 @@ def _details(src: DatasetReader, bands: tuple[int, ...], region: Box) -> list[Bo
     return [(row + y, column + x, inset) for y, x in (first, next(apart, squares[-1]))]
 
 
-def _grey(
-    src: DatasetReader, bands: tuple[int, ...], box: Box
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    values, valid = _values(src, bands, box, 1, box[2], Resampling.nearest)
+def _grey(view: _View, box: Box) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    values, valid = _values(view, box, 1, box[2], Resampling.nearest)
     return values.mean(axis=0), valid
 
 
@@ -157,20 +173,19 @@ def _detail(grey: NDArray[np.float64], valid: NDArray[np.bool_]) -> float:
     return float((inner * both).mean() * valid.mean() ** 8)
 
 
-def _limits(src: DatasetReader, bands: tuple[int, ...], region: Box) -> NDArray[np.float64]:
+def _limits(view: _View, region: Box) -> NDArray[np.float64]:
     # (bands, 2): the values shown as black and as white.
-    if src.dtypes[bands[0] - 1] == "uint8":
-        return np.tile([0.0, 255.0], (len(bands), 1))
-    values, valid = _values(src, bands, region, 1, region[2], Resampling.nearest)
+    if view.src.dtypes[view.bands[0] - 1] == "uint8":
+        return np.tile([0.0, 255.0], (len(view.bands), 1))
+    values, valid = _values(view, region, 1, region[2], Resampling.nearest)
     if not valid.any():
-        return np.tile([0.0, 1.0], (len(bands), 1))
+        return np.tile([0.0, 1.0], (len(view.bands), 1))
     low, high = np.percentile(values[:, valid], (1, 99), axis=1)
     return np.stack((low, np.where(high > low, high, low + 1)), axis=1)
 
 
 def _values(
-    src: DatasetReader,
-    bands: tuple[int, ...],
+    view: _View,
     box: Box,
     factor: int,
     shown_px: int,
@@ -178,7 +193,8 @@ def _values(
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     # (bands, shown_px, shown_px) values of a box in input pixels, and which of them are data.
     row, column, side = (factor * part for part in box)
-    window = Window(column, row, side, side)
+    window = Window(view.left + column, view.top + row, side, side)
+    src, bands = view.src, view.bands
     shape = (shown_px, shown_px)
     try:
         values = src.read(
@@ -192,15 +208,14 @@ def _values(
 
 
 def _read(
-    src: DatasetReader,
-    bands: tuple[int, ...],
+    view: _View,
     box: Box,
     factor: int,
     shown_px: int,
     resampling: Resampling,
     limits: NDArray[np.float64],
 ) -> Rgb8:
-    values, valid = _values(src, bands, box, factor, shown_px, resampling)
+    values, valid = _values(view, box, factor, shown_px, resampling)
     low, high = limits[:, 0, None, None], limits[:, 1, None, None]
     levels = np.clip((values - low) / (high - low) * 255, 0, 255).round()
     rgb = np.broadcast_to(levels, (3, shown_px, shown_px)).transpose(1, 2, 0)

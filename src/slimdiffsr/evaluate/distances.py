@@ -13,12 +13,11 @@ from slimdiffsr.errors import WeightsError
 from slimdiffsr.evaluate.report import Metric, Sample
 from slimdiffsr.files.pretrained import load_lpips
 from slimdiffsr.files.tensors import (
-    encode,
     file_sha256,
     load_pickled,
     load_strict,
     load_tensors,
-    write_atomically,
+    write_tensors,
 )
 from slimdiffsr.models.dists import DISTS
 from slimdiffsr.models.lpips import LPIPS, recognise
@@ -79,7 +78,7 @@ def import_dists(weights: Path, vgg: Path, target: Path) -> str:
     features = {k: v for k, v in load_tensors(vgg)[0].items() if k.startswith("features.")}
     model = DISTS()
     load_strict(model, {**load_pickled(weights), **features}, f"{weights} with {vgg}")
-    write_atomically(target, encode(model.state_dict(), {"metric": "dists"}))
+    write_tensors(target, model.state_dict(), {"metric": "dists"})
     return file_sha256(target)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from slimdiffsr.datasets.images import Rgb8, to_rgb8, to_signed
 from slimdiffsr.errors import ConfigError, DataError, ScaleError
 from slimdiffsr.evaluate.report import TRUTH
+from slimdiffsr.runtime.devices import DTYPES
 from slimdiffsr.upscale import BASELINES, Colour, Upscaler
 
 __all__ = [
@@ -88,7 +89,7 @@ def our_model(
     )
     upscaler.network(colour)  # an unknown rule is found out now, not at each image
     spec = upscaler.spec
-    how = f"{upscaler.dtype} on {upscaler.device.type}".removeprefix("torch.")
+    how = f"{DTYPES[upscaler.precision]} on {upscaler.device.type}".removeprefix("torch.")
     settings = (
         f"{spec.scale}x, tiles of {spec.tile_hr_px} px overlapping by {spec.overlap_hr_px}, "
         f"colour {colour}, {how}"
@@ -121,10 +122,22 @@ def check_scale(methods: Sequence[Method], scale: int) -> None:
 
 
 def unique_names(sources: Sequence[str]) -> Mapping[str, str]:
-    """A name for each model that can be a folder's: a file's or a repository's last part."""
+    """A name for each model that can be a folder's: NAME of NAME=FILE, else a file's last part.
+
+    Raises ConfigError for two models of one name, and for a name that no folder can have.
+    """
     names: dict[str, str] = {}
-    for source in sources:
-        name = Path(source).name.removesuffix(".safetensors")
-        if names.setdefault(name, source) != source:
-            raise ConfigError(f"two models are called {name}: {names[name]} and {source}")
+    for text in sources:
+        given, equals, source = text.partition("=")
+        if not equals or Path(text).exists():
+            given, source = Path(text).name.removesuffix(".safetensors"), text
+        if not given or "/" in given or not source:
+            raise ConfigError(
+                f"--model must be NAME=FILE, or a file or model by name, got {text!r}"
+            )
+        if names.setdefault(given, source) != source:
+            raise ConfigError(
+                f"two models are called {given}: {names[given]} and {source}; give them names, as "
+                f"{given}-b={source}"
+            )
     return names

@@ -25,7 +25,8 @@ from slimdiffsr.errors import ConfigError, DataError, WeightsError
 from slimdiffsr.evaluate.methods import Method, from_network, identify
 from slimdiffsr.evaluate.pairs import files_by_stem
 from slimdiffsr.files.tensors import file_sha256
-from slimdiffsr.upscale import Upscaler, pick_device, restore
+from slimdiffsr.runtime.devices import pick_device
+from slimdiffsr.upscale import Upscaler, restore
 
 __all__ = ["PeerFile", "load_peer", "ready_outputs"]
 

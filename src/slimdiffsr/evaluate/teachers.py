@@ -17,7 +17,8 @@ from slimdiffsr.evaluate.pairs import Pairs
 from slimdiffsr.files.teachers import load_teacher
 from slimdiffsr.files.tensors import file_sha256
 from slimdiffsr.models.student import enlarge_bicubic
-from slimdiffsr.upscale import pick_device, restore
+from slimdiffsr.runtime.devices import pick_device
+from slimdiffsr.upscale import restore
 
 __all__ = ["TeacherFile", "load_teacher_file"]
 

@@ -1,7 +1,7 @@
 """Where pretrained weights come from, and their names there -> ours: Stable Diffusion, TAESD, LPIPS.
 
 Stable Diffusion 2.1 left its first home in November 2025; the order below is tried until one
-answers. A local folder in diffusers' layout always goes first.
+answers, and then all files come from there. A local folder in diffusers' layout goes first.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from slimdiffsr.errors import (
     ChecksumError,
@@ -26,11 +25,11 @@ from slimdiffsr.errors import (
     WeightsError,
 )
 from slimdiffsr.files.tensors import (
-    encode,
     file_sha256,
+    load_pickled,
     load_strict,
     load_tensors,
-    write_atomically,
+    write_tensors,
 )
 from slimdiffsr.method.diffusion import PredictionType
 from slimdiffsr.models.lpips import LPIPS, LPIPS_NETS, from_package, recognise
@@ -53,6 +52,7 @@ __all__ = [
     "load_sd_unet",
     "load_taesd",
     "prediction_type",
+    "stable_diffusion",
 ]
 
 T = TypeVar("T")
@@ -68,7 +68,10 @@ class Repository:
     sha256: Mapping[str, str] | None = None  # by path inside the repository
 
 
-SD_UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
+SD_UNET_FILES = tuple(  # the first that is there
+    f"unet/diffusion_pytorch_model{kind}"
+    for kind in (".safetensors", ".fp16.safetensors", ".bin", ".fp16.bin")
+)
 SD_SCHEDULER_FILE = "scheduler/scheduler_config.json"
 TAESD_FILE = "diffusion_pytorch_model.safetensors"
 
@@ -81,33 +84,50 @@ SD_REPOSITORIES = (
 TAESD_REPOSITORIES = (Repository("madebyollin/taesd"),)
 
 
-def fetch(
-    file: str, repositories: Iterable[Repository], folder: Path | None = None, instead: str = ""
-) -> Path:
-    """The path of ``file`` in a local folder, if one is given, else from the first that has it.
+def stable_diffusion(folder: Path | None = None) -> Path | Repository:
+    """Where all files of one Stable Diffusion come from: a folder, or the first repository there is.
 
-    instead: what else the folder could hold, as an error says it.
+    Parts of different releases do not fit each other. Raises ModelNotFoundError.
+    """
+    if folder is not None:
+        return folder
+    failures = []
+    for repository in SD_REPOSITORIES:
+        try:
+            _download(SD_SCHEDULER_FILE, repository)
+        except ModelNotFoundError as error:
+            failures.append(str(error))
+            continue
+        return repository
+    raise ModelNotFoundError(
+        f"cannot get Stable Diffusion 2: {'; '.join(failures)}. Download one of these to a folder and "
+        "give it by --sd-folder"
+    )
+
+
+def fetch(files: Sequence[str], home: Path | Repository, like: str, instead: str = "") -> Path:
+    """The first of ``files`` that a local folder holds, or a repository.
+
+    like: what a folder should be a copy of. instead: what else it could hold, as an error says it.
     Raises ModelNotFoundError, which names what to download and where from, and ChecksumError when
     a pinned file is another.
     """
-    if folder is not None:
-        path = folder / file
-        if path.is_file():
-            return path
-        wrong = f"{folder} has no {file}" if folder.is_dir() else f"there is no folder {folder}"
+    if isinstance(home, Path):
+        found = next((home / file for file in files if (home / file).is_file()), None)
+        if found is not None:
+            return found
+        wrong = f"{home} has no {files[0]}" if home.is_dir() else f"there is no folder {home}"
         raise ModelNotFoundError(
-            f"{wrong}: it should be a copy of one of "
-            f"{', '.join(r.name for r in repositories)} from huggingface.co{instead}"
+            f"{wrong}: it should be a copy of one of {like} from huggingface.co{instead}"
         )
     failures = []
-    for repository in repositories:
+    for file in files:
         try:
-            return _download(file, repository)
+            return _download(file, home)
         except ModelNotFoundError as error:
             failures.append(str(error))
     raise ModelNotFoundError(
-        f"cannot get {file}: {'; '.join(failures)}. Download it from one of these to "
-        f"<folder>/{file} and give the folder"
+        f"cannot get {files[0]}: {failures[0]}. Download it to <folder>/{files[0]} and give the folder"
     )
 
 
@@ -128,15 +148,16 @@ def _download(file: str, repository: Repository) -> Path:
     return path
 
 
-def load_sd_unet(folder: Path | None = None) -> dict[str, Tensor]:
+def load_sd_unet(home: Path | Repository) -> dict[str, Tensor]:
     """Stable Diffusion's UNet under our names, for ``UNet(SD21)``, to be loaded strictly."""
-    tensors, _ = load_tensors(fetch(SD_UNET_FILE, SD_REPOSITORIES, folder))
+    path = fetch(SD_UNET_FILES, home, _names(SD_REPOSITORIES))
+    tensors = load_pickled(path) if path.suffix == ".bin" else load_tensors(path)[0]
     return diffusers_to_ours(tensors)
 
 
-def prediction_type(folder: Path | None = None) -> PredictionType:
+def prediction_type(home: Path | Repository) -> PredictionType:
     """What the UNet was trained to predict, as its scheduler's config says."""
-    path = fetch(SD_SCHEDULER_FILE, SD_REPOSITORIES, folder)
+    path = fetch((SD_SCHEDULER_FILE,), home, _names(SD_REPOSITORIES))
     try:
         kind = json.loads(path.read_text(encoding="utf-8")).get("prediction_type", "epsilon")
     except (ValueError, AttributeError) as error:
@@ -186,28 +207,39 @@ def load_taesd(folder: Path | None = None) -> dict[str, Tensor]:
             f"decoder.{k}": v.float() for k, v in shifted.items()
         }
     pair = ", or hold taesd_encoder.safetensors and taesd_decoder.safetensors"
-    tensors, _ = load_tensors(fetch(TAESD_FILE, TAESD_REPOSITORIES, folder, pair))
+    home = folder or TAESD_REPOSITORIES[0]
+    tensors, _ = load_tensors(fetch((TAESD_FILE,), home, _names(TAESD_REPOSITORIES), pair))
     return {re.sub(r"^(en|de)coder\.layers\.", r"\1coder.", k): v for k, v in tensors.items()}
 
 
-def load_kl(folder: Path | None = None) -> AutoencoderKL:
-    """Stable Diffusion's autoencoder, from the folder's or the repository's ``vae/``."""
+def load_kl(home: Path | Repository) -> AutoencoderKL:
+    """Stable Diffusion's autoencoder, from the folder's or the repository's ``vae/``, in float32.
+
+    Its weights as safetensors or pickled tensors, in full or in half precision (``*.fp16.*``).
+    """
     try:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     except ImportError:
         raise ConfigError("the autoencoder needs diffusers: " + _INSTALL) from None
 
     def load(place: str, revision: str) -> AutoencoderKL:
-        vae: AutoencoderKL = AutoencoderKL.from_pretrained(
-            place, subfolder="vae", revision=revision
-        )
+        try:
+            vae: AutoencoderKL = AutoencoderKL.from_pretrained(
+                place, subfolder="vae", revision=revision
+            )
+        except (OSError, ValueError):
+            vae = AutoencoderKL.from_pretrained(
+                place, subfolder="vae", revision=revision, variant="fp16"
+            )
+        whole: nn.Module = vae
+        whole.float()
         return vae
 
-    return _first("vae/", load, folder)
+    return _from("vae/", load, home)
 
 
 def embed_prompt(
-    prompt: str = PROMPT, folder: Path | None = None, cache: Path | None = None
+    prompt: str = PROMPT, home: Path | Repository | None = None, cache: Path | None = None
 ) -> Tensor:
     """The prompt's embedding, (1, 77, 1024): the text encoder runs once, then ``cache`` is read."""
     if cache is not None and cache.is_file():
@@ -225,7 +257,7 @@ def embed_prompt(
             CLIPTextModel.from_pretrained(place, subfolder="text_encoder", revision=revision),
         )
 
-    tokenizer, encoder = _first("tokenizer/ and text_encoder/", load, folder)
+    tokenizer, encoder = _from("tokenizer/ and text_encoder/", load, home or stable_diffusion())
     words = tokenizer(
         prompt,
         padding="max_length",
@@ -236,26 +268,26 @@ def embed_prompt(
     with torch.no_grad():
         embedding: Tensor = encoder(words.input_ids).last_hidden_state.float()
     if cache is not None:
-        write_atomically(cache, save({"embedding": embedding}, {"prompt": prompt}))
+        write_tensors(cache, {"embedding": embedding}, {"prompt": prompt})
     return embedding
 
 
 _INSTALL = "pip install 'slimdiffsr[teacher]'"
 
 
-def _first(what: str, load: Callable[[str, str], T], folder: Path | None) -> T:
-    places = [(str(folder), "main")] if folder else [(r.name, r.revision) for r in SD_REPOSITORIES]
-    failures = []
-    for place, revision in places:
-        try:
-            return load(place, revision)
-        except (OSError, ValueError) as error:
-            failures.append(f"{place} ({type(error).__name__})")
-    names = ", ".join(r.name for r in SD_REPOSITORIES)
-    raise ModelNotFoundError(
-        f"cannot load {what} of Stable Diffusion from {'; '.join(failures)}: download it from one "
-        f"of {names} and give the folder"
-    )
+def _from(what: str, load: Callable[[str, str], T], home: Path | Repository) -> T:
+    place, revision = (str(home), "main") if isinstance(home, Path) else (home.name, home.revision)
+    try:
+        return load(place, revision)
+    except (OSError, ValueError) as error:
+        raise ModelNotFoundError(
+            f"cannot load {what} of Stable Diffusion from {place} ({type(error).__name__}): download "
+            f"it from one of {_names(SD_REPOSITORIES)} and give the folder"
+        ) from None
+
+
+def _names(repositories: Iterable[Repository]) -> str:
+    return ", ".join(repository.name for repository in repositories)
 
 
 def load_lpips(path: Path | None, net: LpipsNet | None = None) -> LPIPS:
@@ -288,7 +320,7 @@ def import_lpips(target: Path, net: LpipsNet) -> str:
     """
     if net not in LPIPS_NETS:
         raise ConfigError(f"net must be one of {', '.join(LPIPS_NETS)}, got {net!r}")
-    write_atomically(target, encode(load_lpips(None, net).state_dict(), {"lpips_net": net}))
+    write_tensors(target, load_lpips(None, net).state_dict(), {"lpips_net": net})
     return file_sha256(target)
 
 

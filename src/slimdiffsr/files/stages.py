@@ -17,14 +17,19 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from slimdiffsr.errors import ChecksumError, ConfigError, WeightsError
-from slimdiffsr.files.pretrained import load_kl, load_sd_unet, load_taesd, prediction_type
+from slimdiffsr.files.pretrained import (
+    load_kl,
+    load_sd_unet,
+    load_taesd,
+    prediction_type,
+    stable_diffusion,
+)
 from slimdiffsr.files.tensors import (
-    encode,
     file_sha256,
     load_strict,
     load_tensors,
     tensors_sha256,
-    write_atomically,
+    write_tensors,
 )
 from slimdiffsr.method.diffusion import PredictionType
 from slimdiffsr.models.sd_vae import KLCodec, Taesd
@@ -94,7 +99,7 @@ def save_network(
         "spec": json.dumps(dataclasses.asdict(spec), sort_keys=True),
         "tensors_sha256": tensors_sha256(tensors),
     }
-    write_atomically(path, encode(tensors, about))
+    write_tensors(path, tensors, about)
     return file_sha256(path)
 
 
@@ -165,7 +170,7 @@ def load_codec(kind: CodecKind, folder: Path | None = None) -> Taesd | KLCodec:
     Raises WeightsError, ModelNotFoundError, and ConfigError where diffusers is needed and missing.
     """
     if kind == "kl":
-        return _frozen(KLCodec(load_kl(folder)))
+        return _frozen(KLCodec(load_kl(stable_diffusion(folder))))
     if kind != "taesd":
         raise ConfigError(f"codec must be 'taesd' or 'kl', got {kind!r}")
     codec = Taesd()

@@ -21,20 +21,21 @@ from slimdiffsr.errors import (
     WeightsError,
 )
 from slimdiffsr.files.tensors import (
-    encode,
     file_sha256,
     load_strict,
     load_tensors,
     tensors_sha256,
-    write_atomically,
+    write_tensors,
 )
 from slimdiffsr.models.student import Student, build_student
 from slimdiffsr.settings.config import ModelConfig, parse, to_dict
 
 __all__ = [
     "BUNDLED",
+    "BundledModel",
     "LoadedModel",
     "interpolate_models",
+    "list_bundled",
     "load_model",
     "resolve",
     "save_model",
@@ -47,6 +48,15 @@ BUNDLED: dict[str, str] = {
     "tiny-x4": "efedff726a4c083dd6cd5aafbe540ef8170331b6730982320b73b0faba2ad1fd",
     "tiny-x4-faithful": "eb62db229285a02a10b0d67cb5a24647dc246544adefe040ca5c044c2e89ec01",
     "tiny-x8": "a730cf43939a4830e452dbe98c6d549bb153e8de252216a9efe31445df75ea2a",
+}
+
+# What each of them is for.
+PURPOSES: dict[str, str] = {
+    "compact-x4": "the most natural pictures; invents the most",
+    "compact-x8": "pictures at 8x; nearly all detail is made up",
+    "tiny-x4": "sharp pictures, fast; the default",
+    "tiny-x4-faithful": "closest to the truth, soft",
+    "tiny-x8": "8x, experimental",
 }
 
 HUB_FILE = "model.safetensors"
@@ -84,6 +94,29 @@ def resolve(source: str, *, revision: str | None = None) -> Path:
         f"no model {source!r}: give a bundled name ({', '.join(sorted(BUNDLED))}), "
         "a .safetensors file, or a repository 'org/name' on the Hugging Face hub"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class BundledModel:
+    """A model that ships, as a list shows it."""
+
+    name: str
+    scale: int
+    parameters: int
+    bytes: int
+    purpose: str
+
+
+def list_bundled() -> list[BundledModel]:
+    """The models that ship, without building them. Raises ModelNotFoundError, WeightsError."""
+    found = []
+    for name in sorted(BUNDLED):
+        path = resolve(name)
+        tensors, metadata = load_tensors(path)
+        count = sum(tensor.numel() for tensor in tensors.values())
+        scale = _read_config(path, metadata["config"]).scale
+        found.append(BundledModel(name, scale, count, path.stat().st_size, PURPOSES[name]))
+    return found
 
 
 def _download(repo: str, revision: str | None) -> Path:
@@ -126,7 +159,11 @@ def load_model(
     _check_tensors(path, tensors, metadata)
     config = _read_config(path, metadata["config"])
     if scale is not None and scale != config.scale:
-        raise ScaleError(f"{source} enlarges {config.scale} times, not {scale} times")
+        fitting = [name for name in sorted(BUNDLED) if f"-x{scale}" in name]
+        hint = f"; these do: {', '.join(fitting)}"
+        raise ScaleError(
+            f"{source} enlarges {config.scale} times, not {scale} times" + (hint if fitting else "")
+        )
     model = build_student(config)
     load_strict(model, tensors, str(path))
     model.eval().requires_grad_(False)
@@ -165,7 +202,7 @@ def save_model(
         "config": json.dumps(to_dict(config), sort_keys=True),
         "tensors_sha256": tensors_sha256(tensors),
     }
-    write_atomically(path, encode(tensors, about))
+    write_tensors(path, tensors, about)
     return file_sha256(path)
 
 

@@ -14,7 +14,12 @@ from pydantic.dataclasses import dataclass as checked
 from torch import Tensor
 
 from slimdiffsr.errors import ConfigError, WeightsError
-from slimdiffsr.files.pretrained import embed_prompt, load_sd_unet, prediction_type
+from slimdiffsr.files.pretrained import (
+    embed_prompt,
+    load_sd_unet,
+    prediction_type,
+    stable_diffusion,
+)
 from slimdiffsr.files.stages import (
     ADAPTED,
     ESTIMATOR_FILE,
@@ -29,12 +34,11 @@ from slimdiffsr.files.stages import (
     written_by_run,
 )
 from slimdiffsr.files.tensors import (
-    encode,
     file_sha256,
     load_metadata,
     load_strict,
     tensors_sha256,
-    write_atomically,
+    write_tensors,
 )
 from slimdiffsr.method.diffusion import PredictionType, noise_schedule
 from slimdiffsr.method.teacher import Teacher, adapt
@@ -118,7 +122,7 @@ def build_teacher(
     estimator = load_estimator(base.estimator)  # first: it is never fetched from afar
     unet, kind = load_base_unet(base.unet, base.sd_folder)
     if unet.spec.attention == "text" and prompt is None:
-        prompt = embed_prompt(folder=base.sd_folder, cache=prompt_cache)
+        prompt = embed_prompt(home=base.sd_folder, cache=prompt_cache)
     folder = base.codec_folder
     if base.codec == "kl" and folder is None:
         folder = base.sd_folder  # a copy of Stable Diffusion has its own
@@ -146,9 +150,10 @@ def load_base_unet(unet: Path | None, sd_folder: Path | None) -> tuple[UNet, Pre
     if source is not None:
         loaded, _, kind = load_unet(source)
         return loaded, kind
+    home = stable_diffusion()
     plain = UNet(SD21)
-    load_strict(plain, load_sd_unet(), "Stable Diffusion's UNet")
-    return plain, prediction_type()
+    load_strict(plain, load_sd_unet(home), "Stable Diffusion's UNet")
+    return plain, prediction_type(home)
 
 
 def _check_codec(base: TeacherBase, digest: str) -> None:
@@ -251,7 +256,7 @@ def _write(
         "spec": json.dumps({**parts, **facts}, sort_keys=True, default=str),
         "tensors_sha256": tensors_sha256(tensors),
     }
-    write_atomically(path, encode(tensors, metadata))
+    write_tensors(path, tensors, metadata)
     return file_sha256(path)
 
 

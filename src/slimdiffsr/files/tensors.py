@@ -10,13 +10,12 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from slimdiffsr.errors import DiskFullError, ModelNotFoundError, OutputError, WeightsError
@@ -30,6 +29,7 @@ __all__ = [
     "load_tensors",
     "tensors_sha256",
     "write_atomically",
+    "write_tensors",
 ]
 
 
@@ -101,23 +101,57 @@ def _some(what: str, names: list[str], most: int = 5) -> str:
     return f"{len(names)} {what}" + (f" ({', '.join(names[:most])}{more})" if names else "")
 
 
+# safetensors' names of types, in the order in which its library writes them, largest first.
+_TYPES = {
+    torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.int32: "I32",
+    torch.bfloat16: "BF16", torch.float16: "F16", torch.int16: "I16", torch.int8: "I8",
+    torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file atomically, one tensor after the other: none is held twice.
+
+    The same bytes for the same content. Raises OutputError.
+    """
+    write_atomically(path, _pieces(tensors, metadata))
+
+
 def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file, the same bytes for the same content."""
-    data = save(dict(tensors), dict(metadata))
-    size = int.from_bytes(data[:8], "little")
-    # The library writes the header's entries in random order.
-    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":"))
-    padded = header.encode() + b" " * (-len(header.encode()) % 8)
-    return len(padded).to_bytes(8, "little") + padded + data[8 + size :]
+    """The bytes of ``write_tensors``, for small files."""
+    return b"".join(_pieces(tensors, metadata))
+
+
+def _pieces(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[bytes]:
+    order = list(_TYPES)
+    names = sorted(tensors, key=lambda name: (order.index(tensors[name].dtype), name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name in names:
+        value = tensors[name]
+        start, end = end, end + value.numel() * value.element_size()
+        header[name] = {
+            "dtype": _TYPES[value.dtype], "shape": list(value.shape), "data_offsets": [start, end],
+        }  # fmt: skip
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    padded = text + b" " * (-len(text) % 8)
+    yield len(padded).to_bytes(8, "little") + padded
+    for name in names:
+        yield _bytes_of(tensors[name])
+
+
+def _bytes_of(value: Tensor) -> bytes:
+    flat = value.detach().cpu().contiguous().view(-1)
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     """One hash over names, types, shapes and values."""
     digest = hashlib.sha256()
     for key in sorted(tensors):
-        value = tensors[key].contiguous()
+        value = tensors[key]
         digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+        digest.update(_bytes_of(value))
     return digest.hexdigest()
 
 
@@ -127,13 +161,17 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside ``path`` and rename: the old file stays whole until the new one is complete."""
+def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write beside ``path`` and rename: the old file stays whole until the new one is complete.
+
+    data: all of it, or piece by piece. Raises OutputError.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(data)
+            for piece in (data,) if isinstance(data, bytes) else data:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

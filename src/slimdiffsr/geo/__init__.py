@@ -1,5 +1,6 @@
 """The scene engine: rasters of any size through any network, georeferencing kept."""
 
+from slimdiffsr.geo.known import BandMeaning, KnownRaster
 from slimdiffsr.geo.scene import plan_scene, upscale_scene
 from slimdiffsr.geo.spec import (
     Network,
@@ -10,8 +11,11 @@ from slimdiffsr.geo.spec import (
     ScenePlan,
     SceneReport,
 )
+from slimdiffsr.geo.workers import WorkerPlan, Workers, open_workers
 
 __all__ = [
+    "BandMeaning",
+    "KnownRaster",
     "Network",
     "NetworkSpec",
     "Predict",
@@ -19,6 +23,9 @@ __all__ = [
     "SceneOptions",
     "ScenePlan",
     "SceneReport",
+    "WorkerPlan",
+    "Workers",
+    "open_workers",
     "plan_scene",
     "upscale_scene",
 ]

@@ -10,11 +10,11 @@ from slimdiffsr.errors import BandError
 
 __all__ = ["BandChoice", "BandName", "choose_bands"]
 
-# Sentinel-2 and Landsat 8/9 share these numbers; "red edge" is another band.
+# Words alone: a number means another band on each sensor. "Red edge" is not red.
 _DESCRIBED = {
-    "red": re.compile(r"^r$|\bred\b(?![ -]*edge)|\bb0?4\b"),
-    "green": re.compile(r"^g$|\bgreen\b|\bb0?3\b"),
-    "blue": re.compile(r"^b$|\bblue\b|\bb0?2\b"),
+    "red": re.compile(r"^r$|\bred\b(?![ -]*edge)"),
+    "green": re.compile(r"^g$|\bgreen\b"),
+    "blue": re.compile(r"^b$|\bblue\b"),
 }
 
 
@@ -44,22 +44,26 @@ class BandChoice:
 def choose_bands(
     names: Sequence[BandName],
     asked: tuple[int, ...] | None,
-    all_bands: bool,
+    all_bands: bool | str,
     alpha: int | None,
+    known: tuple[tuple[int, ...] | None, str] = (None, ""),
 ) -> BandChoice:
     """Choose the bands to show and to write.
 
-    By default colour interpretation decides, then descriptions, then order. ``alpha`` is the band
+    By default decides what is ``known`` (bands and the reason), then colour interpretation, then
+    descriptions, then order. ``alpha`` is the band
     that really holds transparency, if any. Raises BandError when a band asked for is not there.
     """
     data = tuple(band for band in range(1, len(names) + 1) if band != alpha)
     if not data:
         raise BandError("the raster has an alpha band only: there is nothing to upscale")
-    if asked is None:
-        seen, reason = _default(names, data)
-    else:
+    if asked is not None:
         _check_asked(asked, len(names), alpha)
         seen, reason = asked, "as asked for"
+    elif known[0] is not None:
+        seen, reason = known[0], known[1]
+    else:
+        seen, reason = _default(names, data)
     kept = data if all_bands else seen
     written = kept if alpha is None else (*kept, alpha)
     if all_bands:

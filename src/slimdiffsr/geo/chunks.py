@@ -1,48 +1,42 @@
-"""The folder of a run in progress: lock, manifest, and chunk files that appear whole or not at all.
+"""The store of finished chunks: each a file that appears whole, and proves itself, or not at all.
 
-``OUT.partial/`` holds ``manifest.json`` (what the chunks were made from), ``lock``, one GeoTIFF for
-each finished chunk, and while a run works the folders ``tiles`` and ``final``. Only files of these
-names are ever deleted.
+A chunk's name holds the key of its job, and its last bytes are a checksum of that name and of all
+that stands before them. It is done when it is there and the checksum is right: nothing else is
+asked, no list is kept, no lock is needed. Any number of processes may write chunks of one job at
+the same time, also the same chunk.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+import struct
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Protocol
 
-import rasterio
+import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.io import MemoryFile
+from rasterio.windows import Window
 
-from slimdiffsr.errors import OutputError
+from slimdiffsr.geo.blocks import are_joined, block_profile, reduced, set_colours
+from slimdiffsr.geo.failures import WRITE_ERRORS, output_error
 from slimdiffsr.geo.georef import shifted
 from slimdiffsr.geo.grid import Region
 from slimdiffsr.geo.header import Header
-from slimdiffsr.geo.output import (
-    UNREADABLE,
-    is_readable,
-    output_error,
-)
-from slimdiffsr.geo.raster import GDAL_ERRORS
-from slimdiffsr.geo.spec import BLOCK_HR_PX
+from slimdiffsr.geo.inputs import Inputs
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+__all__ = ["ChunkStore", "Store", "Stripe", "levels_of"]
 
-__all__ = ["PartialFolder", "Stripe", "open_partial_folder"]
-
-_MANIFEST = "manifest.json"
-_LOCK = "lock"
-_SCRATCH = ("final", "tiles")
-_OURS = re.compile(r"(chunk-\d+-\d+\.tif|scene\.vrt|manifest\.json)(\.tmp)?(\.msk)?(\.aux\.xml)?$")
+_SEAL = b"slimdiffsr chunk"  # stands before the checksum; GDAL reads no further than the TIFF
+_SEAL_BYTES = len(_SEAL) + 32  # SHA-256
+_COUNT_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,201 +48,163 @@ class Stripe:
     pixels: NDArray[Any]  # (h, w)
 
 
-@dataclass(slots=True)
-class PartialFolder:
-    """An ``OUT.partial`` folder that this process alone works in."""
+class Store(Protocol):
+    """Where finished chunks go: a folder here, or objects elsewhere. Can be handed to a process."""
+
+    @property
+    def key(self) -> str:
+        """Of the job that the chunks are of."""
+        ...
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the chunks are made from."""
+        ...
+
+    def write(
+        self,
+        region_hr: Region,
+        header: Header,
+        stripes: Iterator[Stripe],
+        factors: Sequence[int] = (),
+    ) -> None:
+        """Take a chunk; it is there whole afterwards, or not at all."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkStore:
+    """The chunks of one job in a folder. Can be handed to another process.
+
+    key: of the job, as ``partial.job_key`` makes it. inputs: what chunks are made from; no chunk
+    is kept that was made after they changed.
+    """
 
     path: Path
-    restarted: str = ""  # why earlier chunks were thrown away, as a sentence
+    key: str
+    inputs: Inputs
 
     def chunk_path(self, region_hr: Region) -> Path:
         """File of the chunk that begins at a place of the output grid."""
-        return self.path / f"chunk-{region_hr.row:07d}-{region_hr.col:07d}.tif"
+        return self.path / f"chunk-{self.key}-{region_hr.row:07d}-{region_hr.col:07d}.tif"
 
-    @property
-    def vrt_path(self) -> Path:
-        """The file that lays all chunks side by side."""
-        return self.path / "scene.vrt"
+    def is_done(self, region_hr: Region) -> bool:
+        """Whether a chunk is there and as it was written; a damaged one is deleted.
 
-    def scratch(self, name: Literal["final", "tiles"]) -> Path:
-        """A new empty folder: for the output before it is moved into place, or for shared tiles.
-
-        Raises DiskFullError or OutputError.
+        Raises OutputError when it can neither be read nor deleted.
         """
-        folder = self.path / name
+        path = self.chunk_path(region_hr)
         try:
-            _remove_folder(folder)
-            folder.mkdir()
+            with path.open("rb") as file:
+                if _is_sealed(file, path.name):
+                    return True
+            path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            pass
         except OSError as error:
-            raise output_error(folder, error) from None
-        return folder
+            raise output_error(path, error) from None
+        return False
 
-    def drop_scratch(self) -> None:
-        """Delete such folders."""
-        for name in _SCRATCH:
-            _remove_folder(self.path / name)
+    def write(
+        self,
+        region_hr: Region,
+        header: Header,
+        stripes: Iterator[Stripe],
+        factors: Sequence[int] = (),
+    ) -> None:
+        """Write a chunk, sealed, under a temporary name, and give it its own.
 
-    def is_finished(self, region_hr: Region, header: Header) -> bool:
-        """Whether a chunk is there and whole; a damaged one is deleted."""
-        path = self.chunk_path(region_hr)
-        if not path.exists():
-            return False
-        try:
-            whole = _is_whole(path, region_hr, header)
-        except GDAL_ERRORS:
-            whole = False
-        if not whole:
-            path.unlink()
-        return whole
-
-    def write_chunk(self, region_hr: Region, header: Header, stripes: Iterator[Stripe]) -> None:
-        """Write a chunk under a temporary name, check it, and give it its own.
-
-        Raises DiskFullError or OutputError; the chunk is then not there.
+        factors: of its overviews; see ``blocks.chunk_factors``. Raises DiskFullError or
+        OutputError, or RasterError when the input has changed; the chunk is then not there.
         """
         path = self.chunk_path(region_hr)
-        temporary = path.with_name(path.name + ".tmp")
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
-            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):  # type: ignore[no-untyped-call]
-                with rasterio.open(temporary, "w", **_profile(region_hr, header)) as dataset:
-                    for stripe in stripes:
-                        write_stripe(dataset, stripe)
-                if not _is_whole(temporary, region_hr, header):
-                    raise OSError(UNREADABLE)
-            _sync(temporary)
+            # In memory first: GDAL is silent about some blocks that find no room on a disk.
+            with ExitStack() as stack:
+                images = [stack.enter_context(MemoryFile(ext=".tif"))]  # type: ignore[no-untyped-call]
+                with images[0].open(**_profile(region_hr, header)) as dataset:
+                    _write_pixels(dataset, header, stripes)
+                with images[0].open() as dataset:
+                    for factor in factors:
+                        images.append(stack.enter_context(reduced(dataset, header, factor)))
+                self.inputs.check_unchanged()
+                _save(temporary, [image.getbuffer() for image in images], path.name)
             temporary.replace(path)
-            _sync(self.path)
-        except (*GDAL_ERRORS, OSError) as error:
+            sync(self.path)
+        except WRITE_ERRORS as error:
             raise output_error(path, error) from None
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
-    def chunk_count(self) -> int:
-        """Number of finished chunks."""
-        return len(list(self.path.glob("chunk-*.tif")))
-
-    def remove(self) -> bool:
-        """Delete our files; False if foreign ones keep the folder alive."""
-        _clear(self.path)
-        (self.path / _LOCK).unlink(missing_ok=True)
-        with suppress(OSError):
-            self.path.rmdir()
-        return not self.path.exists()
-
-
-def write_stripe(dataset: Any, stripe: Stripe) -> None:  # noqa: ANN401
-    """The one place where pixels go to disk."""
-    height, width = stripe.pixels.shape
-    window = rasterio.windows.Window(0, stripe.row_hr_px, width, height)
-    if stripe.band == 0:
-        dataset.write_mask(stripe.pixels, window=window)
-    else:
-        dataset.write(stripe.pixels, stripe.band, window=window)
-
-
-@contextmanager
-def open_partial_folder(path: Path, fingerprint: Mapping[str, Any]) -> Iterator[PartialFolder]:
-    """Take an ``OUT.partial`` folder for this process, keeping chunks of an equal fingerprint.
-
-    Raises OutputError when another process works there, when the folder is not ours, or when it
-    cannot be made.
-    """
-    with ExitStack() as stack:
+    def count(self) -> int:
+        """Number of chunks that are there, whole or not."""
         try:
-            _check_ours(path)
-            path.mkdir(exist_ok=True)
-            stack.enter_context(_locked(path))
-            folder = PartialFolder(path, _match_manifest(path, fingerprint))
-        except OSError as error:
-            raise output_error(path, error) from None
-        try:
-            yield folder
-        finally:
-            folder.drop_scratch()
+            return sum(1 for _ in self.path.glob(f"chunk-{self.key}-*.tif"))
+        except OSError:
+            return 0
 
 
-def _check_ours(path: Path) -> None:
-    if not path.exists():
-        return
-    names = {entry.name for entry in path.iterdir()} if path.is_dir() else {"a file"}
-    if names <= {_LOCK, _MANIFEST + ".tmp"}:
-        return
-    with suppress(OSError, ValueError):
-        if "slimdiffsr" in json.loads((path / _MANIFEST).read_text()):
-            return
-    raise OutputError(
-        f"{path} exists and was not made by slimdiffsr: move it or choose another output"
-    )
+def _write_pixels(dataset: Any, header: Header, stripes: Iterator[Stripe]) -> None:  # noqa: ANN401
+    set_colours(dataset, header)
+    joined = are_joined(header)
+    for row, some in groupby(stripes, key=lambda stripe: stripe.row_hr_px):
+        bands = []
+        for stripe in some:
+            window = Window(0, row, stripe.pixels.shape[1], stripe.pixels.shape[0])
+            if stripe.band == 0:
+                dataset.write_mask(stripe.pixels, window=window)
+            elif joined:
+                bands.append(stripe)
+            else:
+                dataset.write(stripe.pixels, stripe.band, window=window)
+        if bands:  # that share their blocks
+            pixels = np.stack([stripe.pixels for stripe in bands])
+            dataset.write(pixels, [stripe.band for stripe in bands], window=window)
 
 
-def _match_manifest(path: Path, fingerprint: Mapping[str, Any]) -> str:
-    manifest = path / _MANIFEST
-    wanted = json.loads(json.dumps(fingerprint))
-    try:
-        found = json.loads(manifest.read_text())
-    except (OSError, ValueError):
-        found = None
-    if found == wanted:
-        return ""
-    chunks = PartialFolder(path).chunk_count()
-    _clear(path)
-    temporary = path / (_MANIFEST + ".tmp")
-    temporary.write_text(json.dumps(wanted, indent=1, sort_keys=True))
-    temporary.replace(manifest)
-    if not isinstance(found, dict) or chunks == 0:
-        return ""
-    changed = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
-    return (
-        f"{chunks} finished chunks of an earlier run were discarded and the run started over, "
-        f"because this changed: {', '.join(changed)}."
-    )
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with _take_lock(path) as file:
-        file.truncate(0)
-        file.write(str(os.getpid()))
+def _save(path: Path, images: Sequence[memoryview], name: str) -> None:
+    """The one place where pixels go to disk: the image, its overviews, their sizes, the seal."""
+    sizes = struct.pack(f"<{len(images)}QQ", *(len(image) for image in images), len(images))
+    # The seal is of the name too: two chunks that were swapped are both wrong.
+    digest = hashlib.sha256(name.encode())
+    with path.open("xb") as file:
+        for part in [*images, memoryview(sizes)]:
+            digest.update(part)
+            file.write(part)
+        file.write(_SEAL + digest.digest())
         file.flush()
-        yield
+        os.fsync(file.fileno())
 
 
-def _take_lock(path: Path) -> IO[str]:
-    # The lock dies with its process, so one that a killed run left behind is simply taken over.
-    name = path / _LOCK
-    while True:
-        file = name.open("a+", encoding="ascii")
-        if fcntl is None:
-            return file
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            file.close()
-            raise OutputError(
-                f"another run (process {owner}) is writing this output now, in {path}: "
-                "wait for it or choose another output"
-            ) from None
-        # Another run may have finished and removed the folder between opening and locking.
-        if name.exists() and name.stat().st_ino == os.fstat(file.fileno()).st_ino:
-            return file
-        file.close()
-        path.mkdir(exist_ok=True)
+def levels_of(path: Path) -> list[tuple[int, int]]:
+    """Where in a chunk's file its image and its overviews lie: offset and size of each."""
+    with path.open("rb") as file:
+        end = os.fstat(file.fileno()).st_size - _SEAL_BYTES - _COUNT_BYTES
+        file.seek(end)
+        (count,) = struct.unpack("<Q", file.read(_COUNT_BYTES))
+        file.seek(end - count * _COUNT_BYTES)
+        sizes = struct.unpack(f"<{count}Q", file.read(count * _COUNT_BYTES))
+    return [(sum(sizes[:k]), size) for k, size in enumerate(sizes)]
 
 
-def _clear(path: Path) -> None:
-    PartialFolder(path).drop_scratch()
-    for entry in path.iterdir():
-        if _OURS.fullmatch(entry.name):
-            entry.unlink()
+def _is_sealed(file: IO[bytes], name: str) -> bool:
+    length = os.fstat(file.fileno()).st_size - _SEAL_BYTES
+    if length < 0:
+        return False
+    wanted = _SEAL + _checksum(file, name, length)
+    return file.read() == wanted
 
 
-def _remove_folder(folder: Path) -> None:
-    if folder.is_dir():
-        for entry in folder.iterdir():
-            entry.unlink()
-        folder.rmdir()
+def _checksum(file: IO[bytes], name: str, length: int) -> bytes:
+    digest = hashlib.sha256(name.encode())
+    file.seek(0)
+    left = length
+    while left > 0 and (block := file.read(min(left, 1 << 20))):
+        digest.update(block)
+        left -= len(block)
+    return digest.digest()
 
 
 def _profile(region_hr: Region, header: Header) -> dict[str, Any]:
@@ -268,25 +224,14 @@ def _profile(region_hr: Region, header: Header) -> dict[str, Any]:
             base, region_hr.col - header.region_hr.col, region_hr.row - header.region_hr.row
         ),
         "nodata": header.nodata,
-        "tiled": True,
-        "blockxsize": BLOCK_HR_PX,
-        "blockysize": BLOCK_HR_PX,
-        "interleave": "band",
         "photometric": "MINISBLACK",
-        # Not compressed, as the output is: once is enough. Empty blocks take no room.
-        "sparse_ok": True,
         "bigtiff": "IF_SAFER",
+        **block_profile(header),
     }
 
 
-def _is_whole(path: Path, region_hr: Region, header: Header) -> bool:
-    with rasterio.open(path) as dataset:
-        shape = (dataset.count, dataset.height, dataset.width, dataset.dtypes[0])
-        wanted = (len(header.bands), region_hr.height, region_hr.width, header.dtype.name)
-        return shape == wanted and is_readable(dataset)
-
-
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except PermissionError:  # Windows opens no folders

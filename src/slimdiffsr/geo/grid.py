@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from slimdiffsr.errors import TilingError
 
-__all__ = ["Region", "Tile", "TileGrid", "blend_weights", "chunk_regions", "reflect_index"]
+__all__ = [
+    "Region",
+    "Tile",
+    "TileGrid",
+    "blend_weights",
+    "chunk_count",
+    "chunk_regions",
+    "reflect_index",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +176,13 @@ class TileGrid:
         rows = self._span(region_lr.row - top, region_lr.height, self.rows)
         return [self.tile(row, col) for row in rows for col in cols]
 
+    def count_touching(self, region_lr: Region) -> int:
+        """How many ``touching`` would list, without listing them."""
+        left, top = self.origin_lr
+        cols = self._span(region_lr.col - left, region_lr.width, self.columns)
+        rows = self._span(region_lr.row - top, region_lr.height, self.rows)
+        return len(rows) * len(cols)
+
     def _span(self, start_lr_px: int, length_lr_px: int, count: int) -> range:
         first = max(0, -(-(start_lr_px - self.tile_lr_px + 1) // self.step_lr_px))
         last = min(count - 1, (start_lr_px + length_lr_px - 1) // self.step_lr_px)
@@ -179,6 +194,11 @@ def chunk_regions(window_hr: Region, chunk_hr_px: int) -> Iterator[Region]:
     for row in range(window_hr.row, window_hr.row_end, chunk_hr_px):
         for col in range(window_hr.col, window_hr.col_end, chunk_hr_px):
             yield Region(col, row, chunk_hr_px, chunk_hr_px).clipped(window_hr)
+
+
+def chunk_count(window_hr: Region, chunk_hr_px: int) -> int:
+    """How many chunks an output window has."""
+    return -(-window_hr.width // chunk_hr_px) * -(-window_hr.height // chunk_hr_px)
 
 
 def blend_weights(

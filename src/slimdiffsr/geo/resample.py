@@ -1,7 +1,8 @@
 """Averages, enlargements and fills of (bands, rows, columns) arrays.
 
 Every function works pixel by pixel in a fixed order of operations, so a value does not depend on
-how much of the scene the array holds, as long as the needed neighbours are there.
+how much of the scene the array holds, as long as the needed neighbours are there. Averages and
+enlargements work on the arrays of any library; fills, which the input alone needs, on NumPy's.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from slimdiffsr.geo.arrays import NUMPY, Array, Arrays
+
 __all__ = [
     "BICUBIC_REACH",
     "BILINEAR_REACH",
@@ -18,38 +21,28 @@ __all__ = [
     "bilinear_kernel",
     "block_mean",
     "enlarge",
-    "enlarge_nearest",
     "fill_invalid",
     "fill_near",
     "gaussian",
     "gaussian_reach",
-    "pad_edges",
 ]
 
 Float = TypeVar("Float", np.float32, np.float64)
-Any_ = TypeVar("Any_", bound=np.generic)
 
 BILINEAR_REACH = 1  # neighbours on each side that the kernel needs
 BICUBIC_REACH = 2
 
-_ROWS_AT_ONCE = 32  # few enough to stay in the processor's cache
 
-
-def block_mean(image_hr: NDArray[Float], scale: int) -> NDArray[Float]:
+def block_mean(image_hr: Array, scale: int) -> Array:
     """(b, scale*h, scale*w) -> (b, h, w): the mean of each block of scale x scale pixels."""
-    rows = image_hr[:, ::scale].copy()
-    for k in range(1, scale):
+    rows = image_hr[:, ::scale] + image_hr[:, 1::scale]
+    for k in range(2, scale):
         rows += image_hr[:, k::scale]
-    blocks = rows[:, :, ::scale].copy()
-    for k in range(1, scale):
+    blocks = rows[:, :, ::scale] + rows[:, :, 1::scale]
+    for k in range(2, scale):
         blocks += rows[:, :, k::scale]
-    blocks *= np.asarray(1 / scale**2, blocks.dtype)
+    blocks *= 1 / scale**2  # a power of two: exact in every type
     return blocks
-
-
-def enlarge_nearest(image_lr: NDArray[Any_], scale: int) -> NDArray[Any_]:
-    """(..., h, w) -> (..., scale*h, scale*w): every pixel becomes a block."""
-    return np.repeat(np.repeat(image_lr, scale, axis=-1), scale, axis=-2)
 
 
 def bilinear_kernel(scale: int) -> NDArray[np.float64]:
@@ -67,42 +60,33 @@ def bicubic_kernel(scale: int) -> NDArray[np.float64]:
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
-def enlarge(image_lr: NDArray[Float], kernel: NDArray[np.float64]) -> NDArray[Float]:
+def enlarge(image_lr: Array, kernel: NDArray[np.float64], arrays: Arrays = NUMPY) -> Array:
     """(b, h + 2r, w + 2r) -> (b, scale*h, scale*w) with a (scale, 2r + 1) kernel.
 
-    The margin of r pixels is the neighbourhood; at the scene's edge make it with ``pad_edges``.
+    The margin of r pixels is the neighbourhood; at the scene's edge make it with ``arrays.pad``.
     """
     scale, taps = kernel.shape
-    weights = kernel.astype(image_lr.dtype)
     bands, height, width = image_lr.shape
     height, width = height - taps + 1, width - taps + 1
-    wide = np.empty((bands, height + taps - 1, width * scale), image_lr.dtype)
+    wide = arrays.empty((bands, height + taps - 1, width * scale), image_lr)
     for phase in range(scale):
         wide[:, :, phase::scale] = _weighted(
-            [image_lr[:, :, k : k + width] for k in range(taps)], weights[phase]
+            [image_lr[:, :, k : k + width] for k in range(taps)], kernel[phase]
         )
-    out = np.empty((bands, height * scale, width * scale), image_lr.dtype)
+    out = arrays.empty((bands, height * scale, width * scale), image_lr)
     for phase in range(scale):
         out[:, phase::scale] = _weighted(
-            [wide[:, k : k + height] for k in range(taps)], weights[phase]
+            [wide[:, k : k + height] for k in range(taps)], kernel[phase]
         )
     return out
 
 
-def _weighted(images: list[NDArray[Float]], weights: NDArray[Float]) -> NDArray[Float]:
+def _weighted(images: list[Array], weights: NDArray[np.float64]) -> Array:
     used = [k for k in range(len(images)) if weights[k] != 0]
-    total: NDArray[Float] = images[used[0]] * weights[used[0]]
+    total = images[used[0]] * float(weights[used[0]])
     for k in used[1:]:
-        total += images[k] * weights[k]
+        total += images[k] * float(weights[k])
     return total
-
-
-def pad_edges(image: NDArray[Any_], left: int, top: int, right: int, bottom: int) -> NDArray[Any_]:
-    """(..., h, w) with its outermost pixels repeated outwards."""
-    if not (left or top or right or bottom):
-        return image
-    around = [(0, 0)] * (image.ndim - 2)
-    return np.pad(image, [*around, (top, bottom), (left, right)], mode="edge")
 
 
 def gaussian_reach(sigma_px: float) -> int:
@@ -110,16 +94,16 @@ def gaussian_reach(sigma_px: float) -> int:
     return int(4 * sigma_px + 0.5)
 
 
-def gaussian(image: NDArray[np.float32], sigma_px: float) -> NDArray[np.float32]:
-    """(b, h, w) low-passed, cut off at four sigma; zeros outside the array."""
+def gaussian(image: Array, sigma_px: float, arrays: Arrays = NUMPY) -> Array:
+    """(b, h, w) of float32 low-passed, cut off at four sigma; zeros outside the array."""
     reach = gaussian_reach(sigma_px)
     taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma_px) ** 2)
-    weights = (taps / taps.sum()).astype(np.float32)
-    padded = np.pad(image, [(0, 0), (reach, reach), (reach, reach)])
-    result = np.empty_like(image)
+    weights = [float(tap) for tap in (taps / taps.sum()).astype(np.float32)]
+    padded = arrays.pad(image, (reach, reach, reach, reach), repeat=False)
     height, width = image.shape[1:]
-    for row in range(0, height, _ROWS_AT_ONCE):
-        rows = min(_ROWS_AT_ONCE, height - row)
+    result = arrays.empty(tuple(image.shape), image)
+    for row in range(0, height, arrays.rows_at_once):
+        rows = min(arrays.rows_at_once, height - row)
         down = _symmetric([padded[:, row + k : row + k + rows] for k in range(len(taps))], weights)
         result[:, row : row + rows] = _symmetric(
             [down[:, :, k : k + width] for k in range(len(taps))], weights
@@ -127,14 +111,11 @@ def gaussian(image: NDArray[np.float32], sigma_px: float) -> NDArray[np.float32]
     return result
 
 
-def _symmetric(
-    images: list[NDArray[np.float32]], weights: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _symmetric(images: list[Array], weights: list[float]) -> Array:
     reach = len(weights) // 2
-    total: NDArray[np.float32] = images[reach] * weights[reach]
-    pair = np.empty_like(total)
+    total = images[reach] * weights[reach]
     for k in range(reach):
-        np.add(images[k], images[2 * reach - k], out=pair)
+        pair = images[k] + images[2 * reach - k]
         pair *= weights[k]
         total += pair
     return total
@@ -166,9 +147,8 @@ def _fill_level(known: NDArray[np.float32], weight: NDArray[np.float32]) -> NDAr
     coarse = _fill_level(
         small / np.where(small_weight > 0, small_weight, np.float32(1)) * share, share
     )
-    smooth: NDArray[np.float32] = enlarge(pad_edges(coarse[None], 1, 1, 1, 1), bilinear_kernel(2))[
-        0
-    ]
+    around = NUMPY.pad(coarse[None], (1, 1, 1, 1), repeat=True)
+    smooth: NDArray[np.float32] = enlarge(around, bilinear_kernel(2))[0]
     return np.where(weight > 0, filled, smooth[: known.shape[0], : known.shape[1]])
 
 

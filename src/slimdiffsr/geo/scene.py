@@ -1,116 +1,118 @@
 """One command's work: a raster of any size in, a georeferenced enlarged raster out.
 
-The unit of work is a chunk of the output. Reading the next chunk, running tiles, and writing the
-last chunk overlap; what a chunk holds depends on none of that, so a run that was killed and
-started again ends in the same bytes.
+The unit of work is a chunk of the output. What a chunk holds does not depend on which others are
+made beside it, by whom, or in which order, so a run that was killed and started again ends in the
+same bytes.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
 
-import rasterio
-
 from slimdiffsr.errors import InterruptedRunError, RasterError
-from slimdiffsr.geo.chunks import PartialFolder, open_partial_folder
+from slimdiffsr.geo.crew import Alone, Crew, Made, Work
 from slimdiffsr.geo.destination import assemble, check_destination, check_space, partial_path
-from slimdiffsr.geo.grid import Region, Tile
+from slimdiffsr.geo.environment import gdal
+from slimdiffsr.geo.inputs import look_at
 from slimdiffsr.geo.job import Job, decide, fingerprint, plan_of
+from slimdiffsr.geo.known import KnownRaster, as_known
+from slimdiffsr.geo.partial import PartialFolder, open_partial_folder
 from slimdiffsr.geo.raster import open_source
-from slimdiffsr.geo.shared import SharedTiles
+from slimdiffsr.geo.sidefiles import check_side_files
 from slimdiffsr.geo.spec import Network, NetworkSpec, Progress, SceneOptions, ScenePlan, SceneReport
-from slimdiffsr.geo.stripes import load, stripes
-from slimdiffsr.geo.tiles import TileRunner
 
 __all__ = ["plan_scene", "upscale_scene"]
 
-# GDAL's own default is a share of the machine's memory, however large that is.
-_GDAL_CACHE_BYTES = 64_000_000
-
+OnPlan = Callable[[ScenePlan], None]
 OnProgress = Callable[[Progress], None]
 
 
 def plan_scene(
-    src: str | PathLike[str], network: NetworkSpec, options: SceneOptions | None = None
+    src: str | PathLike[str] | KnownRaster,
+    network: NetworkSpec,
+    options: SceneOptions | None = None,
 ) -> ScenePlan:
     """What ``upscale_scene`` would do with ``src``: sizes, tiles, bands, range, assumptions.
 
     Reads the header and a decimated copy only. Raises what ``upscale_scene`` would raise before
     its first tile: RasterError, BandError, RangeError, TilingError, OutputError.
     """
-    with _gdal(), open_source(os.fspath(src)) as source:
-        return plan_of(decide(source, network, options or SceneOptions()))
+    options = options or SceneOptions()
+    with gdal(), open_source(src, options.nodata, options.alpha) as source:
+        return plan_of(decide(source, network, options))
 
 
 def upscale_scene(
-    src: str | PathLike[str],
+    src: str | PathLike[str] | KnownRaster,
     dst: str | PathLike[str],
-    network: Network,
+    network: Network | Crew,
     options: SceneOptions | None = None,
     *,
+    on_plan: OnPlan | None = None,
     on_progress: OnProgress | None = None,
 ) -> SceneReport:
     """Write ``src`` enlarged by ``network`` to ``dst``, in bounded memory, resumably.
 
-    src: any path that rasterio opens. dst: a local file, which appears only when it is complete;
+    network: this process' own, or a crew of several processes, as ``open_workers`` makes it.
+    src: any path that rasterio opens, or a raster of which more is known. dst: a local file, which
+    appears only when it is complete;
     until then finished chunks lie in ``dst`` + ".partial", and the same call goes on from there.
-    ``on_progress`` is called in the caller's thread after every batch of tiles.
+    ``on_plan`` hears once what will be done, before the first tile. ``on_progress`` is called in
+    the caller's thread after every batch of tiles.
 
     Raises RasterError, BandError, RangeError, TilingError or OutputError for what cannot be done,
     DiskFullError when the disk fills up, PredictionError when the network's result is unusable,
-    and InterruptedRunError after Ctrl-C. None of them leaves a half-written ``dst``.
+    WorkerError when all of a crew is lost, and InterruptedRunError after Ctrl-C. None of them leaves a half-written ``dst``.
     """
     started = time.monotonic()
-    src, target = os.fspath(src), Path(dst)
+    known, target = as_known(src), Path(dst)
     options = options or SceneOptions()
-    check_destination(src, target, options.overwrite)
-    with _gdal(), open_source(src) as source:
-        job = decide(source, network, options)
-        with open_partial_folder(partial_path(target), fingerprint(job)) as folder:
+    crew = Alone(network) if isinstance(network, Network) else network
+    check_destination(known.called, target, options)
+    with gdal(), open_source(known, options.nodata, options.alpha) as source:
+        inputs = look_at(*source.files)
+        check_side_files(target, options.overwrite, [file.path for file in inputs.files])
+        job = decide(source, crew.spec, options)
+        plan, facts = plan_of(job), fingerprint(job, inputs)
+        with open_partial_folder(partial_path(target), facts, inputs) as folder:
             try:
-                run = _ChunkRun(job, network, folder, on_progress)
+                run = _ChunkRun(job, folder, on_progress)
                 warned = check_space(job, target, run.bytes_resumed)
-                run.work()
+                if on_plan is not None:
+                    on_plan(plan)
+                run.work(crew, known)
                 run.tell("assembling")
-                assemble(job, folder, run.chunks, target)
+                assemble(job, folder, target)
                 gone = folder.remove()
                 run.tell("done")
             except KeyboardInterrupt:
                 raise InterruptedRunError(_interrupted(folder)) from None
             except BaseException as error:
-                _tidy(folder, src, error)
+                _tidy(folder, known.called, error)
                 raise
     left = "" if gone else f"{folder.path} holds files that are not ours and was kept."
     seconds = time.monotonic() - started
     return SceneReport(
-        src=src,
+        src=known.called,
         dst=target,
-        plan=plan_of(job),
-        tiles_run=run.runner.tiles_run,
-        tiles_skipped=len(run.runner.empty),
+        plan=plan,
+        tiles_run=run.made.tiles_run,
+        tiles_skipped=len(run.made.empty),
         chunks_run=len(run.todo),
         chunks_resumed=len(run.chunks) - len(run.todo),
         seconds=seconds,
         mpx_per_s=(run.px - run.px_resumed) / 1e6 / max(seconds, 1e-9),
         output_file_bytes=target.stat().st_size,
         assumptions=job.assumptions,
-        warnings=tuple(words for words in (folder.restarted, warned, left) if words),
-    )
-
-
-def _gdal() -> rasterio.Env:
-    return rasterio.Env(  # type: ignore[no-untyped-call]
-        GDAL_CACHEMAX=_GDAL_CACHE_BYTES, GDAL_TIFF_INTERNAL_MASK=True
+        warnings=tuple(w for w in (folder.restarted, warned, *run.made.remarks, left) if w),
     )
 
 
 def _interrupted(folder: PartialFolder) -> str:
-    done = folder.chunk_count()
+    done = folder.chunks.count()
     if done == 0:
         folder.remove()
         return "interrupted before the first chunk was finished; nothing was written"
@@ -120,83 +122,51 @@ def _interrupted(folder: PartialFolder) -> str:
 def _tidy(folder: PartialFolder, src: str, error: BaseException) -> None:
     # A damaged local file stays damaged, so its chunks are of no use; a remote one may recover.
     hopeless = isinstance(error, RasterError) and Path(src).exists()
-    if hopeless or folder.chunk_count() == 0:
+    if hopeless or folder.chunks.count() == 0:
         folder.remove()
 
 
 class _ChunkRun:
-    """The chunks of one run: which are done, which are left, and doing them."""
+    """The chunks of one run: which are done, which are left, and having them made."""
 
-    def __init__(
-        self, job: Job, network: Network, folder: PartialFolder, on_progress: OnProgress | None
-    ) -> None:
-        self.job, self.folder, self.on_progress = job, folder, on_progress
-        self.chunks = job.chunks()
-        self.todo = [c for c in self.chunks if not folder.is_finished(c, job.header)]
-        shared = SharedTiles(folder.scratch("tiles"))
-        self.runner = TileRunner(network, job.grid, len(job.choice.seen), shared)
-        self.px = job.header.region_hr.pixels
+    def __init__(self, job: Job, folder: PartialFolder, on_progress: OnProgress | None) -> None:
+        self.job, self.store, self.on_progress = job, folder.chunks, on_progress
+        self.chunks = list(job.chunks())
+        self.todo = [chunk for chunk in self.chunks if not self.store.is_done(job.written(chunk))]
+        self.px = job.window_hr.pixels
         self.px_resumed = self.px - sum(chunk.pixels for chunk in self.todo)
-        self.px_done = self.px_resumed
-        self.chunks_done = len(self.chunks) - len(self.todo)
+        self.made = Made()
+        self.px_told = 0
 
     @property
     def bytes_resumed(self) -> int:
         """Size before compression of what is on the disk already."""
         return self.job.header.bytes * self.px_resumed // self.px
 
-    def work(self) -> None:
-        """Run all chunks that are left: read ahead by one, write behind by one."""
-        tiles = [self.job.grid.touching(self.job.area_lr(chunk)) for chunk in self.todo]
-        for chunk, some in zip(self.todo, tiles, strict=True):
-            self.runner.expect(self.job.area_lr(chunk), some)
+    def work(self, crew: Crew, src: KnownRaster) -> None:
+        """Have all chunks made that are left."""
         self.tell("tiles")
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-            written: Future[None] | None = None
-            loading = [reader.submit(load, self.job, self._needed(some)) for some in tiles[:1]]
-            for k, chunk in enumerate(self.todo):
-                loaded = loading.pop().result()
-                coming = tiles[k + 1] if k + 1 < len(tiles) else []
-                if coming:
-                    loading.append(reader.submit(load, self.job, self._needed(coming)))
-                canvas = self.runner.blend(
-                    self.job.area_lr(chunk),
-                    tiles[k],
-                    coming,
-                    loaded.patch,
-                    self._teller(chunk, len(tiles[k])),
-                )
-                if written is not None:
-                    written.result()  # also: the canvas before this one is free again
-                written = writer.submit(
-                    self.folder.write_chunk,
-                    chunk,
-                    self.job.header,
-                    stripes(self.job, chunk, loaded, canvas),
-                )
-                del loaded, canvas
-                self.px_done += chunk.pixels
-                self.chunks_done += 1
-            if written is not None:
-                written.result()
+        if self.todo:
+            work = Work(src, self.job.options, self.store, self.todo)
+            self.made = crew.make(self.job, work, self._watch)
 
-    def _needed(self, tiles: list[Tile]) -> Region:
-        region_lr = tiles[0].region_lr.joined(tiles[-1].region_lr)
-        return region_lr.clipped(self.job.source.region_lr)
+    def _watch(self, made: Made) -> None:
+        self.made = made
+        self.tell("tiles")
 
-    def _teller(self, chunk: Region, tiles: int) -> Callable[[int], None]:
-        return lambda done: self.tell("tiles", chunk.pixels * done // tiles)
-
-    def tell(self, stage: str, px_of_chunk: int = 0) -> None:
+    def tell(self, stage: str) -> None:
         """Report where the run stands."""
         if self.on_progress is None:
             return
+        # What several workers have under way is an estimate: never backwards, never too much.
+        px_done = self.px_resumed + self.made.px + self.made.px_under_way
+        self.px_told = max(self.px_told, min(px_done, self.px))
         self.on_progress(
             Progress(
                 stage=stage,  # type: ignore[arg-type]  # one of three literals, all in this file
-                chunks_done=self.chunks_done,
+                chunks_done=len(self.chunks) - len(self.todo) + self.made.chunks,
                 chunks=len(self.chunks),
-                output_px_done=self.px_done + px_of_chunk,
+                output_px_done=self.px_told,
                 output_px=self.px,
                 output_px_resumed=self.px_resumed,
             )

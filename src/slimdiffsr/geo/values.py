@@ -18,6 +18,7 @@ __all__ = [
     "DTYPES",
     "ValueRange",
     "cast",
+    "check_range",
     "estimate_range",
     "hidden_nodata",
     "looks_like_alpha",
@@ -29,6 +30,8 @@ DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "flo
 # Values that producers write for "nothing here" and often forget to declare.
 _USUAL_NODATA = (-9999.0, -99999.0, -32768.0, -32767.0, -3.4028234663852886e38)
 _RANGE_PERCENTILES = (0.5, 99.5)
+_MASK, _FEATHERED = 0.9, 0.5  # shares of clear and opaque in masks, and in soft-edged ones
+_ROOM = 0.1  # of a float's largest value: sums of neighbours must not overflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,8 @@ def working_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def cast(values: NDArray[Any], dtype: np.dtype[Any], nodata: float | None) -> NDArray[Any]:
     """Real values -> ``dtype``, rounded and saturated; no result equals ``nodata``."""
     if dtype.kind == "f":
-        floats = values.astype(dtype)
+        limit = np.finfo(dtype).max
+        floats: NDArray[Any] = np.clip(values, -limit, limit).astype(dtype)
         if nodata is not None and np.isfinite(nodata):
             empty = dtype.type(nodata)
             floats[floats == empty] = np.nextafter(empty, dtype.type(0 if empty else 1))
@@ -109,6 +113,17 @@ def cast(values: NDArray[Any], dtype: np.dtype[Any], nodata: float | None) -> ND
     if nodata is not None:
         result[result == nodata] = nodata + (1 if nodata < info.max else -1)
     return result
+
+
+def check_range(values: ValueRange, dtype: np.dtype[Any]) -> None:
+    """Raise RangeError when a range is too far out, or too narrow, to compute with."""
+    info = np.finfo(working_dtype(dtype))
+    far = max(abs(values.low), abs(values.high)) > _ROOM * float(info.max)
+    if far or values.span < float(info.tiny):
+        raise RangeError(
+            f"the range from {values.low:g} to {values.high:g} is at the edge of what numbers like "
+            f"{dtype} can express: declare nodata if values so far out are none, or rescale them"
+        )
 
 
 def estimate_range(values: NDArray[Any], valid: NDArray[np.bool_]) -> ValueRange:
@@ -152,12 +167,16 @@ def hidden_nodata(values: NDArray[Any], valid: NDArray[np.bool_]) -> float | Non
 
 
 def looks_like_alpha(samples: NDArray[Any]) -> bool:
-    """Whether a band holds transparency: nearly everything is fully clear or fully opaque."""
+    """Whether a band holds transparency: most of it is fully clear or fully opaque.
+
+    Nearly all of it, if "opaque" is not the largest value of its type: that could be chance.
+    """
     if samples.size == 0:
         return True
     opaque = samples.max()
-    extreme = (samples == 0) | (samples == opaque)
-    return bool(extreme.mean() >= 0.9)
+    full = samples.dtype.kind != "f" and opaque == np.iinfo(samples.dtype).max
+    share = ((samples == 0) | (samples == opaque)).mean()
+    return bool(share >= (_FEATHERED if full else _MASK))
 
 
 def _as(dtype: np.dtype[Any], value: float) -> Any:  # noqa: ANN401  a numpy scalar or None

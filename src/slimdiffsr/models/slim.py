@@ -54,7 +54,7 @@ class FSC(nn.Module):
         low = self.low(x)
         high = self.high(x - low)
         low_gate, high_gate = self.gate(x)
-        mixed: Tensor = low_gate * low + high_gate * high
+        mixed = torch.addcmul(low_gate * low, high_gate, high)
         # The ReLU is in the released code though Fig. 8 does not draw it.
         out: Tensor = self.expand(F.relu(self.reduce(mixed)))
         return out
@@ -81,7 +81,8 @@ class DSC(nn.Module):
         diagonal = self.horizontal(vertical)  # the same kernel as the horizontal branch
         horizontal = self.horizontal(x)
         v_gate, d_gate, h_gate = self.gate(x)
-        mixed: Tensor = v_gate * vertical + d_gate * diagonal + h_gate * horizontal
+        mixed = torch.addcmul(v_gate * vertical, d_gate, diagonal)
+        mixed = torch.addcmul(mixed, h_gate, horizontal)
         out: Tensor = self.expand(self.reduce(mixed))  # no activation between, as released
         return out
 
@@ -111,18 +112,19 @@ class QGAM(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens: (b, h, w, c). Returns the same shape."""
-        b, h, w, c = tokens.shape
-        x = tokens.reshape(b, h * w, c) if self.window is None else _split(tokens, self.window)
+        x = _split(tokens, self.window)
         context = self.aggregate(x)
         y = F.scaled_dot_product_attention(
             self.back_q(x), self.back_k(context), self.back_v(context), scale=self.scale
         )  # Eq. 15
-        y = self.out(y)
-        return y.reshape(b, h, w, c) if self.window is None else _join(y, self.window, b, h, w)
+        return _join(self.out(y), self.window, tokens)
 
     def aggregate(self, x: Tensor) -> Tensor:
-        """The global context tokens G (Eq. 14). x: (b, n, c). Returns (b, queries, squeeze)."""
-        queries = self.to_q(self.query).expand(len(x), -1, -1)
+        """The global context tokens G (Eq. 14), of each group of tokens.
+
+        x: (b, groups, n, c). Returns (b, groups, queries, squeeze).
+        """
+        queries = self.to_q(self.query).expand(x.shape[0], x.shape[1], -1, -1)
         return F.scaled_dot_product_attention(queries, self.to_k(x), self.to_v(x), scale=self.scale)
 
     def attention(self, tokens: Tensor) -> Tensor:
@@ -130,21 +132,25 @@ class QGAM(nn.Module):
 
         Returns (b, queries, h, w): weights that sum to 1 over the image, or over each window.
         """
-        b, h, w, c = tokens.shape
-        x = tokens.reshape(b, h * w, c) if self.window is None else _split(tokens, self.window)
-        scores = self.to_q(self.query) @ self.to_k(x).transpose(1, 2) * self.scale
-        weights: Tensor = scores.softmax(dim=-1).transpose(1, 2)  # (b or windows, n, queries)
-        if self.window is None:
-            return weights.reshape(b, h, w, -1).permute(0, 3, 1, 2)
-        return _join(weights, self.window, b, h, w).permute(0, 3, 1, 2)
+        x = _split(tokens, self.window)
+        scores = self.to_q(self.query) @ self.to_k(x).mT * self.scale
+        weights: Tensor = scores.softmax(dim=-1).mT  # (b, groups, n, queries)
+        return _join(weights, self.window, tokens).permute(0, 3, 1, 2)
 
 
-def _split(tokens: Tensor, window: int) -> Tensor:
+def _split(tokens: Tensor, window: int | None) -> Tensor:
+    """(b, h, w, c) to (b, groups, n, c): one group, or one a window."""
     b, h, w, c = tokens.shape
+    if window is None:
+        return tokens.reshape(b, 1, h * w, c)
     x = tokens.reshape(b, h // window, window, w // window, window, c)
-    return x.transpose(2, 3).reshape(-1, window * window, c)
+    return x.transpose(2, 3).reshape(b, (h // window) * (w // window), window * window, c)
 
 
-def _join(x: Tensor, window: int, b: int, h: int, w: int) -> Tensor:
-    x = x.reshape(b, h // window, w // window, window, window, -1)
-    return x.transpose(2, 3).reshape(b, h, w, -1)
+def _join(x: Tensor, window: int | None, tokens: Tensor) -> Tensor:
+    """Back to (b, h, w, any number): the sides of ``tokens``."""
+    b, h, w, _ = tokens.shape
+    if window is None:
+        return x.reshape(b, h, w, x.shape[-1])
+    x = x.reshape(b, h // window, w // window, window, window, x.shape[-1])
+    return x.transpose(2, 3).reshape(b, h, w, x.shape[-1])

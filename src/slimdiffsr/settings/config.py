@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -211,6 +212,8 @@ class LoopConfig:
     steps: Count = 100_000
     batch: Count = 16  # images a step over all processes together
     crop_hr_px: Count = 512
+    # Black and white of images of more than 8 bits; None: found as upscale --range auto does.
+    value_range: tuple[float, float] | None = None
     lr: Rate = 5e-5
     lr_final: Weight | None = None  # cosine decay to this; None keeps lr constant
     warmup: Index = 0
@@ -232,12 +235,16 @@ class LoopConfig:
     log_every: Count = 50
     save_every: Count = 1000
     validate_every: Count = 1000
-    validation_images: Count = 8
+    validation_images: Index = 8  # 0: no validation
     flip_all: bool = False  # flips and quarter turns, which overhead images allow; else MS 12's
     accumulate: Count = 1  # pieces a batch is worked through in, with gradients added up
     checkpointing: bool = False  # the UNet's blocks are run again on the way back: less memory
 
     def __post_init__(self) -> None:
+        check(
+            self.value_range is None or self.value_range[0] < self.value_range[1],
+            f"value_range must be an ascending pair, got {self.value_range}",
+        )
         check(
             self.batch % self.accumulate == 0,
             f"a batch of {self.batch} cannot be worked through in {self.accumulate} equal pieces",
@@ -323,15 +330,16 @@ def to_dict(config: Any) -> dict[str, Any]:  # noqa: ANN401  any of the dataclas
     return dataclasses.asdict(config)
 
 
-def override(config: T, toml: Path | None = None, assignments: tuple[str, ...] = ()) -> T:
-    """A copy of ``config`` with the values of a TOML file, then of ``key.path=value`` strings.
+def override(
+    config: T, changes: Mapping[str, Any] | None = None, assignments: tuple[str, ...] = ()
+) -> T:
+    """A copy of ``config`` with nested values in it, then those of ``key.path=value`` strings.
 
-    Values are read as TOML (and ``none``), and as plain text where they are not TOML. An unknown key is a
-    ConfigError.
+    Strings are read as TOML (and ``none``), and as plain text where they are not TOML. An unknown key
+    is a ConfigError.
     """
     values = to_dict(config)
-    if toml is not None:
-        merge(values, read_toml(toml))
+    merge(values, changes or {})
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
@@ -363,7 +371,7 @@ def _nest(path: list[str], value: object) -> dict[str, Any]:
     return value  # type: ignore[return-value]  # path is never empty
 
 
-def merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
+def merge(into: dict[str, Any], changes: Mapping[str, Any]) -> None:
     """Put nested values into others, key by key."""
     for key, value in changes.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):

@@ -11,6 +11,7 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from slimdiffsr.errors import ConfigError
 from slimdiffsr.models.discriminator import DinoDiscriminator, UNetDiscriminator, load_dino
 from slimdiffsr.models.feature_discriminator import FeatureDiscriminator
 from slimdiffsr.models.lpips import LPIPS
@@ -30,10 +31,15 @@ class Attempt(NamedTuple):
 
 
 def build_adversary(
-    kind: Literal["unet", "dino", "features"], width: int, dino: str, lpips: LPIPS
+    kind: Literal["unet", "dino", "features"], width: int, dino: str, lpips: LPIPS | None
 ) -> nn.Module:
-    """The U-Net discriminator of that width, the paper's heads on DINO, or heads on LPIPS's network."""
+    """The U-Net discriminator of that width, the paper's heads on DINO, or heads on LPIPS's network.
+
+    Raises ConfigError without that network.
+    """
     if kind == "features":
+        if lpips is None:
+            raise ConfigError("adversary=features looks with LPIPS's network: give --lpips FILE")
         return FeatureDiscriminator(lpips, width)
     if kind == "unet":
         return UNetDiscriminator(width)

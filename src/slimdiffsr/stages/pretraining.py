@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from slimdiffsr.files.stages import EstimatorSpec
+from slimdiffsr.files.stages import CodecKind, EstimatorSpec
 from slimdiffsr.method.diffusion import PredictionType
 from slimdiffsr.models.spec import COMPACT, LATENT_PX, UNetSpec
 from slimdiffsr.settings.config import Count, Index, LoopConfig, Rate, Recipe, Weight
@@ -22,6 +22,7 @@ class UncertaintyConfig(LoopConfig):
     """Stage 0, the uncertainty estimator; the defaults are MS 11's."""
 
     estimator: EstimatorSpec = EstimatorSpec()
+    codec: CodecKind = "kl"  # on whose latents; the teacher of the same name stands on them too
     mean_only_steps: Index = 1000  # squared error alone at the start: MS 2
     steps: Count = 50_000
     lr: Rate = 1e-4
@@ -70,6 +71,7 @@ def compact_uncertainty(scale: Literal[4, 8]) -> UncertaintyConfig:
     """For images of 256 pixels and a budget of minutes: fewer steps, each longer."""
     return UncertaintyConfig(
         recipe=Recipe(scale=scale),
+        codec="taesd",
         mean_only_steps=200,
         steps=2_500,
         batch=32,
@@ -106,7 +108,9 @@ UNCERTAINTIES: dict[str, UncertaintyConfig] = {
     "paper-x8": paper_uncertainty(8),
     "compact-x4": compact_uncertainty(4),
     "compact-x8": compact_uncertainty(8),
-    "micro": UncertaintyConfig(estimator=EstimatorSpec(width=16), mean_only_steps=20, **MICRO),
+    "micro": UncertaintyConfig(
+        estimator=EstimatorSpec(width=16), codec="taesd", mean_only_steps=20, **MICRO
+    ),
 }
 
 # The paper's teacher starts from Stable Diffusion: there is no prior of its size to train.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 
 from slimdiffsr.datasets.images import to_rgb8
 from slimdiffsr.degrade import image_generator
-from slimdiffsr.files.stages import UNET_FILE, describe_codec, save_network
+from slimdiffsr.files.stages import UNET_FILE
 from slimdiffsr.method.diffusion import (
     PredictionType,
     add_noise,
@@ -24,12 +23,13 @@ from slimdiffsr.method.diffusion import (
 )
 from slimdiffsr.models.sd_vae import KLCodec, Taesd
 from slimdiffsr.models.unet import UNet
-from slimdiffsr.stages.learner import Learner
+from slimdiffsr.stages.latents import LatentTask, train_on_latents
 from slimdiffsr.stages.pictures import save_rows
 from slimdiffsr.stages.pretraining import PriorConfig
-from slimdiffsr.stages.run import RunPaths, fresh, start_run
-from slimdiffsr.stages.validation import STREAM, validation_set
+from slimdiffsr.stages.run import RunPaths, start_run
+from slimdiffsr.stages.validation import STREAM
 from slimdiffsr.training.loop import Progress, TrainResult
+from slimdiffsr.training.notices import Tell, say_nothing
 
 __all__ = ["sample", "train_prior"]
 
@@ -44,25 +44,30 @@ def train_prior(
     *,
     max_minutes: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    tell: Tell = say_nothing,
 ) -> TrainResult:
     """Train a UNet to denoise latents of sharp images; the same call again goes on.
 
     Writes ``unet.safetensors``, the resumable state, TensorBoard logs and validation pictures into
     ``paths.out``.
     """
-    about_codec = describe_codec(codec)
-    run = start_run(config, paths, degraded=False).stands_on(about_codec)
-    task = PriorTask(config, paths, codec, run.accelerator)
-    result = run.loop(task, max_minutes=max_minutes, on_progress=on_progress)
-    if run.accelerator.is_main_process:
-        about = run.about(result) | about_codec | {"prediction": config.prediction}
-        unet = task.learner.averaged()
-        save_network(paths.out / UNET_FILE, unet, config.unet, "unet", about)
-    return result
+    run = start_run(config, paths, degraded=False, tell=tell)
+    return train_on_latents(
+        run,
+        lambda ready: PriorTask(ready.config, paths, codec, ready.accelerator),
+        codec,
+        paths.out / UNET_FILE,
+        config.unet,
+        {"prediction": config.prediction},
+        max_minutes=max_minutes,
+        on_progress=on_progress,
+    )
 
 
-class PriorTask:
+class PriorTask(LatentTask[UNet]):
     """The UNet and how it learns; the codec only encodes and decodes."""
+
+    kind = "unet"
 
     def __init__(
         self,
@@ -72,18 +77,15 @@ class PriorTask:
         accelerator: Accelerator,
     ) -> None:
         self.config = config
-        self.accelerator = accelerator
-        self.device = accelerator.device
-        self.codec = codec.to(self.device).eval().requires_grad_(False)
-        self.schedule = noise_schedule().to(self.device)
-        unet = fresh(partial(UNet, config.unet), config.seed)
-        unet.checkpointing = config.checkpointing
-        self.learner = Learner(config, "unet", unet, accelerator, paths.start)
-        self.modules = self.learner.modules
-        self.optimizers = self.learner.optimizers
-        self.base_lr = self.learner.base_lr
-        self.averages = self.learner.averages
-        self.validation = validation_set(config, paths, config.unet.unit_hr_px)
+        self.unit_hr_px = config.unet.unit_hr_px
+        self.schedule = noise_schedule().to(accelerator.device)
+        super().__init__(config, paths, codec, accelerator)
+
+    def build(self) -> UNet:
+        """The UNet before its first step."""
+        unet = UNet(self.config.unet)
+        unet.checkpointing = self.config.checkpointing
+        return unet
 
     def update(self, lr: Tensor, hr: Tensor, step: int) -> dict[str, Tensor]:
         """One step of Ho et al. 2020, Eq. 14, on the latents of HR; LR is not looked at."""

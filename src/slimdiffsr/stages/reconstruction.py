@@ -28,12 +28,15 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 class Reconstruction:
-    """The losses of Eq. 20 with their weights and their start; images in [-1, 1]."""
+    """The losses of Eq. 20 with their weights and their start; images in [-1, 1].
+
+    lpips: None where its weight is 0 and nothing is to be measured by it.
+    """
 
     def __init__(
         self,
         weights: StudentLoss,
-        lpips: Distance,
+        lpips: Distance | None,
         adversary: nn.Module,
         accelerator: Accelerator,
         seed: int,
@@ -62,7 +65,7 @@ class Reconstruction:
         weights = self.weights
         terms = {"l1": (sr.float() - hr).abs().mean()}
         total = weights.l1 * terms["l1"]
-        if weights.lpips > 0 and step > weights.perceptual_from:
+        if self.lpips is not None and weights.lpips > 0 and step > weights.perceptual_from:
             rng = image_generator(self.seed + 1, step) if weights.lpips_jitter else None
             terms["lpips"] = perceptual_loss(self.lpips, sr.float(), hr, rng)  # float32: MS 11
             total = total + weights.lpips * terms["lpips"]

@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate.accelerator import Accelerator
-from torch import Tensor, nn
+from accelerate.utils.operations import gather_object
+from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from slimdiffsr.degrade import degrade, image_generator, plain_pair
 from slimdiffsr.errors import ConfigError, OutputError, WeightsError
+from slimdiffsr.files.pretrained import load_lpips
 from slimdiffsr.files.tensors import load_metadata, write_atomically
+from slimdiffsr.models.lpips import LPIPS
 from slimdiffsr.models.sd_vae import KLCodec
 from slimdiffsr.models.spec import UNetSpec
 from slimdiffsr.models.unet import UNet
-from slimdiffsr.settings.config import LoopConfig, to_dict
+from slimdiffsr.settings.config import LoopConfig, StudentLoss, to_dict
+from slimdiffsr.stages.material import (
+    PAIRS_FILE,
+    Material,
+    degrade_by,
+    gather_images,
+    gather_pairs,
+    thin_out,
+)
 from slimdiffsr.stages.processes import join
-from slimdiffsr.training.batches import batch_files, training_batches
-from slimdiffsr.training.data import TrainingPairs, find_images
+from slimdiffsr.training.data import batch_files, training_batches
 from slimdiffsr.training.loop import STATE_FILE, Batches, Progress, Task, TrainResult, train
+from slimdiffsr.training.notices import LEFT_OUT_FILE, LeftOut, Notice, Tell, say_nothing
 
 Network = TypeVar("Network", bound=nn.Module)
+C = TypeVar("C", bound=LoopConfig)
 CONFIG_FILE = "config.json"
 BASE_FILE = "base.json"  # hashes of what the run stands on
 
@@ -40,6 +50,7 @@ __all__ = [
     "check_crop",
     "check_scale",
     "fresh",
+    "lpips_of",
     "make_optimizer",
     "recompute_blocks",
     "start_run",
@@ -60,24 +71,25 @@ class RunPaths:
     dino: str = "facebook/dino-vitb16"  # or a local folder; for adversary="dino"
     unet: Path | None = None  # of train prior, where a student of init=sd begins; None: sd_folder
     sd_folder: Path | None = None  # or Stable Diffusion's copy there; None: the hub's
+    pairs: tuple[Path, Path] | None = None  # in place of data: folders of real LR and of HR
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Run(Generic[C]):
     """A run that is ready to loop."""
 
-    config: LoopConfig
+    config: C  # with what was found in the data
     out: Path
     accelerator: Accelerator
     batches: Batches
     files_of: Callable[[int], list[Path]]  # the images in a step's batch
-    unreadable: int  # images whose header could not be read
-    too_small: int  # images smaller than the crop
+    left_out: LeftOut  # images that are passed over
     changed: tuple[str, ...]  # settings other than those that the run had when it stopped
-    images: str  # how many there are, and a hash of their names
+    material: Material  # what it learns from
+    tell: Tell
     base: dict[str, str] = field(default_factory=dict)  # hashes of the weights it stands on
 
-    def stands_on(self, hashes: dict[str, str]) -> Run:
+    def stands_on(self, hashes: dict[str, str]) -> Run[C]:
         """The run, which goes on only with these weights. Raises WeightsError for others."""
         before = _noted(self.out, BASE_FILE)
         other = [part for part, digest in hashes.items() if before.get(part, digest) != digest]
@@ -103,21 +115,30 @@ class Run:
         result = train(
             self.config, task, self.batches, self.out, self.accelerator,
             max_minutes=max_minutes, on_progress=on_progress, files_of=self.files_of,
-            on_ready=self._note,
+            on_ready=self._note, tell=self.tell,
         )  # fmt: skip
+        met = {why for some in gather_object([self.left_out.reasons]) for why in some.items()}
+        self.left_out.note(met)
+        if self.accelerator.is_main_process:
+            self.left_out.write()
         return dataclasses.replace(
             result,
-            unreadable=result.unreadable + self.unreadable,
-            too_small=self.too_small,
+            unreadable=len(self.left_out.reasons) - self.material.too_small,
+            too_small=self.material.too_small,
             changed=self.changed,
         )
 
     def _note(self) -> None:
+        if self.changed:
+            self.tell(Notice(f"goes on with other settings than before: {'; '.join(self.changed)}"))
         if self.accelerator.is_main_process:
-            notes = {
+            self.left_out.write()
+            notes: dict[str, Any] = {
                 CONFIG_FILE: to_dict(self.config),
-                BASE_FILE: {**self.base, "images": self.images},
+                BASE_FILE: {**self.base, "images": self.material.about},
             }
+            if self.material.notes:
+                notes[PAIRS_FILE] = self.material.notes
             for name, values in notes.items():
                 write_atomically(self.out / name, json.dumps(values, indent=1).encode())
 
@@ -126,49 +147,46 @@ class Run:
         return {"step": str(result.step), "train_config": json.dumps(to_dict(self.config))}
 
 
-def start_run(config: LoopConfig, paths: RunPaths, *, degraded: bool = True) -> Run:
+def start_run(
+    config: C, paths: RunPaths, *, degraded: bool = True, tell: Tell = say_nothing
+) -> Run[C]:
     """Find the images, join the processes.
 
     ``degraded=False``: LR is not looked at, so HR's pixels, thinned out, stand for it.
     Raises DataError, ConfigError and OutputError.
     """
-    images = find_images(paths.data, config.crop_hr_px, balance=config.balance)
     accelerator = join(config.precision)
+    if not accelerator.is_main_process:
+        tell = say_nothing
     pieces = accelerator.num_processes * config.accumulate
     if config.batch % pieces:
         raise ConfigError(
             f"a batch of {config.batch} cannot be shared out among {accelerator.num_processes} "
             f"processes in {config.accumulate} pieces each: it must be a multiple of {pieces}"
         )
-    count = f"{len(images.files)} images, sha256 {_hash_names(images.files)}"
+    if paths.pairs is not None:
+        material = gather_pairs(config, paths.pairs, tell)
+    else:
+        material = gather_images(config, paths.data, degrade_by if degraded else thin_out, tell)
+    config = dataclasses.replace(config, value_range=material.value_range)
     changed = changed_settings(paths.out, config)
-    before = _noted(paths.out, BASE_FILE).get("images", count)
-    if before != count:
-        changed += (f"data: {before} -> {count}",)
-    pairs = TrainingPairs(
-        images,
-        config.crop_hr_px,
-        config.seed,
-        partial(_degrade if degraded else _thin, config),
-        image_generator,
-        flip_all=config.flip_all,
-        shrink=config.shrink,
-        flat=config.flat,
-        plain=partial(_plain, config.recipe.scale),
-    )
+    before = _noted(paths.out, BASE_FILE).get("images", material.about)
+    if before != material.about:
+        changed += (f"data: {before} -> {material.about}",)
+    left_out = LeftOut(paths.out / LEFT_OUT_FILE, tell)
+    left_out.note(material.left_out)
     batches = partial(
         training_batches,
         config,
-        pairs,
+        material.samples,
         device=accelerator.device,
         process=accelerator.process_index,
         processes=accelerator.num_processes,
+        tell=tell,
+        on_passed=left_out.note,
     )
-    files_of = partial(batch_files, config, pairs)
-    return Run(
-        config, paths.out, accelerator, batches, files_of,
-        len(images.unreadable), len(images.too_small), changed, count,
-    )  # fmt: skip
+    files_of = partial(batch_files, config, material.samples)
+    return Run(config, paths.out, accelerator, batches, files_of, left_out, changed, material, tell)
 
 
 def changed_settings(out: Path, config: LoopConfig) -> tuple[str, ...]:
@@ -200,11 +218,6 @@ def _noted(out: Path, name: str) -> dict[str, Any]:
     return noted
 
 
-def _hash_names(paths: Sequence[Path]) -> str:
-    names = "\n".join(f"{path.parent.name}/{path.name}" for path in paths)
-    return hashlib.sha256(names.encode()).hexdigest()[:12]
-
-
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
@@ -212,18 +225,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
             _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
         )
     return flat
-
-
-def _degrade(config: LoopConfig, hr: Tensor, rngs: list[torch.Generator]) -> Tensor:
-    return degrade(hr, config.recipe, rngs)
-
-
-def _plain(scale: int, hr: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    return plain_pair(hr, scale, rng)
-
-
-def _thin(config: LoopConfig, hr: Tensor, rngs: list[torch.Generator]) -> Tensor:
-    return hr[..., :: config.recipe.scale, :: config.recipe.scale].contiguous()
 
 
 def fresh(build: Callable[[], Network], seed: int) -> Network:
@@ -257,6 +258,13 @@ def check_scale(config: LoopConfig, path: Path) -> None:
             f"{path} was trained for {scale}x, this run is for {config.recipe.scale}x: give one of "
             f"that enlargement, or set recipe.scale={scale}"
         )
+
+
+def lpips_of(loss: StudentLoss, path: Path | None, device: torch.device) -> LPIPS | None:
+    """LPIPS, where the loss has a part for it or its file is given; else nothing asks for it."""
+    if loss.lpips == 0 and path is None:
+        return None
+    return load_lpips(path, loss.lpips_net).to(device)
 
 
 def recompute_blocks(unet: UNet, codec: nn.Module | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from slimdiffsr.errors import ConfigError
-from slimdiffsr.files.pretrained import load_lpips
 from slimdiffsr.files.stages import CodecKind, load_codec
 from slimdiffsr.files.students import save_model
 from slimdiffsr.files.teachers import load_base_unet, load_teacher
@@ -40,12 +39,14 @@ from slimdiffsr.stages.run import (
     check_crop,
     check_scale,
     fresh,
+    lpips_of,
     make_optimizer,
     recompute_blocks,
     start_run,
 )
-from slimdiffsr.stages.validation import score, validation_set
+from slimdiffsr.stages.validation import LARGEST_PX, score, validation_set
 from slimdiffsr.training.loop import Average, Progress, TrainResult
+from slimdiffsr.training.notices import Tell, say_nothing
 
 __all__ = ["train_student"]
 
@@ -56,16 +57,22 @@ def train_student(
     *,
     max_minutes: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    tell: Tell = say_nothing,
 ) -> TrainResult:
     """Train a student with L1 + LPIPS + adversarial loss (Eq. 20), and as ``paths.teacher`` does.
 
     Writes ``model.safetensors``, the resumable state, TensorBoard logs and validation pictures into
     ``paths.out``; the same call again goes on where the last one stopped.
     """
-    run = start_run(config, paths)
+    run = start_run(config, paths, tell=tell)
+    config = run.config
     if paths.teacher is not None and paths.teacher.is_file():
         run = run.stands_on({"teacher": file_sha256(paths.teacher)})
-    task = StudentTask(config, paths, run.accelerator)
+    unit_hr_px = config.model.multiple_lr_px * config.model.scale
+    validation = run.material.fixed(config.validation_images, unit_hr_px, LARGEST_PX)
+    if validation is None or paths.validation is not None:
+        validation = validation_set(config, paths, unit_hr_px)
+    task = StudentTask(config, paths, run.accelerator, validation)
     result = run.loop(task, max_minutes=max_minutes, on_progress=on_progress)
     if run.accelerator.is_main_process:
         save_model(
@@ -79,7 +86,8 @@ def find_teacher(config: TrainConfig, paths: RunPaths) -> Teacher | None:
     if config.distill is None and config.init != "teacher":
         if paths.teacher is not None:
             raise ConfigError(
-                "this config has no use for a teacher: take one that distils, or set init=teacher"
+                "this config has no use for a teacher (distill=none, init="
+                f"{config.init}): leave out --teacher, or take a config that distils"
             )
         return None
     if paths.teacher is None:
@@ -132,11 +140,17 @@ def _inherit(
 class StudentTask:
     """The student, its adversary, perhaps its teacher, and how they learn."""
 
-    def __init__(self, config: TrainConfig, paths: RunPaths, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        paths: RunPaths,
+        accelerator: Accelerator,
+        validation: Sequence[tuple[Tensor, Tensor]] = (),
+    ) -> None:
         self.config = config
         self.accelerator = accelerator
         device = accelerator.device
-        lpips = load_lpips(paths.lpips, config.loss.lpips_net).to(device)
+        lpips = lpips_of(config.loss, paths.lpips, device)
         teacher = find_teacher(config, paths)
         self.student = first_student(config, paths, teacher)
         if config.checkpointing and not isinstance(self.student, LeanStudent):
@@ -164,9 +178,7 @@ class StudentTask:
         }
         self.base_lr = {"student": config.lr, "adversary": config.lr_adversary or config.lr}
         self.averages = {"student": Average(self.student, config.ema)} if config.ema else {}
-        self.validation = validation_set(
-            config, paths, config.model.multiple_lr_px * config.model.scale
-        )
+        self.validation = validation
         self.learner = prepare(learner, accelerator, compiled=config.compile, graphs=config.graphs)
         self.reconstruction = Reconstruction(
             config.loss, lpips, adversary, accelerator, config.seed, graphs=config.graphs

@@ -11,7 +11,6 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from slimdiffsr.files.pretrained import load_lpips
 from slimdiffsr.files.stages import ESTIMATOR_FILE, written_by_run
 from slimdiffsr.files.teachers import (
     Adaptation,
@@ -32,6 +31,7 @@ from slimdiffsr.stages.run import (
     check_crop,
     check_scale,
     fresh,
+    lpips_of,
     make_optimizer,
     recompute_blocks,
     start_run,
@@ -39,6 +39,7 @@ from slimdiffsr.stages.run import (
 from slimdiffsr.stages.teacher_config import TeacherConfig
 from slimdiffsr.stages.validation import draw_maps, score, validation_set
 from slimdiffsr.training.loop import Average, Progress, TrainResult
+from slimdiffsr.training.notices import Tell, say_nothing
 
 __all__ = ["train_teacher"]
 
@@ -50,13 +51,15 @@ def train_teacher(
     *,
     max_minutes: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    tell: Tell = say_nothing,
 ) -> TrainResult:
     """Adapt a diffusion model to restoration in one step: L_Rec + lambda_TV L_TV (Eq. 22).
 
     Writes ``teacher.safetensors``, which holds what trained and is to be merged, the resumable
     state, logs and pictures into ``paths.out``; the same call again goes on.
     """
-    run = start_run(config, paths)
+    run = start_run(config, paths, tell=tell)
+    config = run.config
     check_scale(config, written_by_run(base.estimator, ESTIMATOR_FILE))
     adaptation = Adaptation(
         config.predictor, config.unet_rank, config.decoder_rank, config.train_conv_in
@@ -106,7 +109,7 @@ class TeacherTask:
         self.bare = teacher
         check_crop(config, teacher.unet.spec)
         device = accelerator.device
-        lpips = load_lpips(paths.lpips, config.loss.lpips_net).to(device)
+        lpips = lpips_of(config.loss, paths.lpips, device)
         teacher.to(device)
         if config.checkpointing:
             recompute_blocks(teacher.unet, teacher.codec)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +11,19 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor
 
 from slimdiffsr.datasets.images import to_rgb8
-from slimdiffsr.files.stages import ESTIMATOR_FILE, build_estimator, describe_codec, save_network
+from slimdiffsr.files.stages import ESTIMATOR_FILE, build_estimator
 from slimdiffsr.method.losses import uncertainty_loss
 from slimdiffsr.metrics import psnr_y
 from slimdiffsr.models.sd_vae import KLCodec, Taesd
 from slimdiffsr.models.spec import LATENT_PX
 from slimdiffsr.models.student import enlarge_bicubic
-from slimdiffsr.models.uncertainty import Uncertainty
-from slimdiffsr.stages.learner import Learner
+from slimdiffsr.models.uncertainty import Uncertainty, UncertaintyEstimator
+from slimdiffsr.stages.latents import LatentTask, train_on_latents
 from slimdiffsr.stages.pictures import grey, save_rows
 from slimdiffsr.stages.pretraining import UncertaintyConfig
-from slimdiffsr.stages.run import RunPaths, fresh, start_run
-from slimdiffsr.stages.validation import validation_set
+from slimdiffsr.stages.run import RunPaths, start_run
 from slimdiffsr.training.loop import Progress, TrainResult
+from slimdiffsr.training.notices import Tell, say_nothing
 
 __all__ = ["train_uncertainty"]
 
@@ -36,25 +35,31 @@ def train_uncertainty(
     *,
     max_minutes: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    tell: Tell = say_nothing,
 ) -> TrainResult:
     """Train the estimator on latents of a frozen codec; the same call again goes on.
 
     Writes ``estimator.safetensors``, the resumable state, TensorBoard logs and validation pictures
     into ``paths.out``.
     """
-    about_codec = describe_codec(codec)
-    run = start_run(config, paths).stands_on(about_codec)
-    task = UncertaintyTask(config, paths, codec, run.accelerator)
-    result = run.loop(task, max_minutes=max_minutes, on_progress=on_progress)
-    if run.accelerator.is_main_process:
-        about = run.about(result) | about_codec
-        estimator = task.learner.averaged()
-        save_network(paths.out / ESTIMATOR_FILE, estimator, config.estimator, "estimator", about)
-    return result
+    run = start_run(config, paths, tell=tell)
+    return train_on_latents(
+        run,
+        lambda ready: UncertaintyTask(ready.config, paths, codec, ready.accelerator),
+        codec,
+        paths.out / ESTIMATOR_FILE,
+        config.estimator,
+        {},
+        max_minutes=max_minutes,
+        on_progress=on_progress,
+    )
 
 
-class UncertaintyTask:
+class UncertaintyTask(LatentTask[UncertaintyEstimator]):
     """The estimator and how it learns; the codec only encodes."""
+
+    kind = "estimator"
+    unit_hr_px = LATENT_PX
 
     def __init__(
         self,
@@ -64,15 +69,11 @@ class UncertaintyTask:
         accelerator: Accelerator,
     ) -> None:
         self.config = config
-        self.device = accelerator.device
-        self.codec = codec.to(self.device).eval().requires_grad_(False)
-        estimator = fresh(partial(build_estimator, config.estimator), config.seed)
-        self.learner = Learner(config, "estimator", estimator, accelerator, paths.start)
-        self.modules = self.learner.modules
-        self.optimizers = self.learner.optimizers
-        self.base_lr = self.learner.base_lr
-        self.averages = self.learner.averages
-        self.validation = validation_set(config, paths, LATENT_PX)
+        super().__init__(config, paths, codec, accelerator)
+
+    def build(self) -> UncertaintyEstimator:
+        """The estimator before its first step."""
+        return build_estimator(self.config.estimator)
 
     def update(self, lr: Tensor, hr: Tensor, step: int) -> dict[str, Tensor]:
         """One step on Eq. 5, or at first on the squared error."""

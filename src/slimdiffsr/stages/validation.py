@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,9 +17,11 @@ from slimdiffsr.metrics import grey8, grid_energy_db, psnr_y, ssim_y
 from slimdiffsr.settings.config import LoopConfig
 from slimdiffsr.stages.pictures import save_rows
 from slimdiffsr.stages.run import RunPaths
-from slimdiffsr.training.data import find_images, read_rgb
+from slimdiffsr.training.images import find_images
+from slimdiffsr.training.pixels import Window, read_rgb
 
 __all__ = [
+    "LARGEST_PX",
     "STREAM",
     "draw_maps",
     "score",
@@ -40,19 +41,22 @@ def validation_set(
     ``paths.validation`` holds sharp images, or pairs of one name in its folders ``lr`` and ``hr``;
     without it training images serve.
     ``unit_hr_px``: what the sides of HR must be multiples of. Unreadable images are passed over.
-    Raises DataError when none is left, or a pair does not fit.
+    Empty where the config asks for none. Raises DataError when none is left, or a pair does not fit.
     """
+    if config.validation_images == 0:
+        return []
     folders: Sequence[Path] = paths.data if paths.validation is None else (paths.validation,)
     paired = paths.validation is not None and all(
         (folders[0] / name).is_dir() for name in ("lr", "hr")
     )
     if paired:
         folders = (folders[0] / "hr",)
-    files = _spread(find_images(folders, max(unit_hr_px, SMALLEST_PX)).files, config)
+    images = find_images(folders, max(unit_hr_px, SMALLEST_PX), config.value_range)
+    files = _spread(images.files, config)
     pairs = []
     for number, file in enumerate(files):
         try:
-            hr = read_rgb(file)
+            hr = images.read(file)
         except DataError:
             continue
         window = _centre(hr, unit_hr_px, config.recipe.scale)
@@ -75,19 +79,7 @@ def _spread(files: Sequence[Path], config: LoopConfig) -> list[Path]:
     return [files[index] for index in places.round().astype(int)]
 
 
-class _Window(NamedTuple):
-    """A part of an image, in its pixels."""
-
-    y: int
-    x: int
-    height: int
-    width: int
-
-    def of(self, image: Tensor) -> Tensor:
-        return image[:, self.y : self.y + self.height, self.x : self.x + self.width]
-
-
-def _centre(hr: Tensor, unit_hr_px: int, scale: int) -> _Window:
+def _centre(hr: Tensor, unit_hr_px: int, scale: int) -> Window:
     """The middle of an image, as large as validation looks at, on whole LR pixels."""
     most = max(unit_hr_px, LARGEST_PX // unit_hr_px * unit_hr_px)
     height, width = (min(most, side // unit_hr_px * unit_hr_px) for side in hr.shape[1:])
@@ -95,10 +87,10 @@ def _centre(hr: Tensor, unit_hr_px: int, scale: int) -> _Window:
         (whole - part) // 2 // scale * scale
         for whole, part in zip(hr.shape[1:], (height, width), strict=True)
     )
-    return _Window(y, x, height, width)
+    return Window(y, x, height, width)
 
 
-def _partner(lr_file: Path, hr: Tensor, window: _Window, scale: int) -> Tensor:
+def _partner(lr_file: Path, hr: Tensor, window: Window, scale: int) -> Tensor:
     """The part of an LR image that shows the window."""
     lr = read_rgb(lr_file)
     expected = tuple(side // scale for side in hr.shape[1:])
@@ -107,18 +99,18 @@ def _partner(lr_file: Path, hr: Tensor, window: _Window, scale: int) -> Tensor:
             f"{lr_file} has {lr.shape[2]} x {lr.shape[1]} pixels, and its partner's {hr.shape[2]} x "
             f"{hr.shape[1]} are not {scale} times as many along each side"
         )
-    return _Window(*(value // scale for value in window)).of(lr)
+    return window.divided(scale).of(lr)
 
 
 @torch.inference_mode()
 def score(
     restore: Callable[[Tensor, Tensor], Tensor],
     pairs: Sequence[tuple[Tensor, Tensor]],
-    lpips: Callable[[Tensor, Tensor], Tensor],
+    lpips: Callable[[Tensor, Tensor], Tensor] | None,
     picture: Path,
     device: torch.device,
 ) -> dict[str, float]:
-    """Mean metrics, and a PNG: LR, SR, HR side by side, one image a row.
+    """Mean metrics, LPIPS where it is given, and a PNG: LR, SR, HR side by side, one image a row.
 
     restore: (1, 3, h, w) LR and (1, 3, H, W) HR in [-1, 1] -> SR; only a teacher looks at HR.
     """
@@ -128,15 +120,14 @@ def score(
         truth = hr.to(device)[None] * 2 - 1
         sr = restore(lr.to(device)[None] * 2 - 1, truth).float()
         sr8, hr8 = to_rgb8(sr[0]), to_rgb8(truth[0])
-        distance = float(lpips(sr.clamp(-1, 1), truth))
-        values.append(
-            (psnr_y(sr8, hr8), ssim_y(sr8, hr8), distance, grid_energy_db(grey8(sr8), scale))
-        )
+        figures = {"val/psnr_y": psnr_y(sr8, hr8), "val/ssim_y": ssim_y(sr8, hr8)}
+        if lpips is not None:
+            figures["val/lpips"] = float(lpips(sr.clamp(-1, 1), truth))
+        values.append({**figures, "val/grid_db": grid_energy_db(grey8(sr8), scale)})
         enlarged = F.interpolate(lr[None], size=hr.shape[1:], mode="nearest")[0]
         rows.append([to_rgb8(enlarged * 2 - 1), sr8, hr8])
     save_rows(rows, picture)
-    names = ("val/psnr_y", "val/ssim_y", "val/lpips", "val/grid_db")
-    return dict(zip(names, np.mean(values, axis=0).tolist(), strict=True))
+    return {name: float(np.mean([one[name] for one in values])) for name in values[0]}
 
 
 def draw_maps(maps: Sequence[Tensor], truths: Sequence[Tensor], picture: Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +17,13 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
-from torch.utils.tensorboard import SummaryWriter
 
 from slimdiffsr.errors import OutputError, TrainingError, WeightsError
 from slimdiffsr.files.tensors import load_strict
 from slimdiffsr.settings.config import LoopConfig
+from slimdiffsr.training.failures import explain
+from slimdiffsr.training.log import Clock, Logger, peak_memory_gib, pictures_of
+from slimdiffsr.training.notices import Notice, Tell, say_nothing
 from slimdiffsr.training.state import load_state, save_state
 from slimdiffsr.training.stopping import Ending
 
@@ -39,7 +40,7 @@ __all__ = [
     "train",
 ]
 
-Batches = Callable[[int], Iterator[tuple[Tensor, Tensor, Tensor]]]
+Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 
 STATE_FILE = "state.safetensors"
 MOST_NAMES = 16
@@ -57,7 +58,7 @@ class Task(Protocol):
         """One optimisation step. lr, hr: RGB in [-1, 1]. Returns losses by name."""
 
     def validate(self, step: int, out: Path) -> dict[str, float]:
-        """Write pictures below ``out`` and return metrics by name."""
+        """Write pictures, ``out/validation/NNNNNNN*.png``, and return metrics by name."""
 
 
 class Average:
@@ -84,7 +85,7 @@ class TrainResult:
     finished: bool
     images: int
     seconds: float
-    unreadable: int  # images that could not be read
+    unreadable: int = 0  # images that could not be read
     too_small: int = 0  # images smaller than the crop
     changed: tuple[str, ...] = ()  # settings that a resumed run had otherwise before
 
@@ -122,60 +123,132 @@ def train(
     on_progress: Callable[[Progress], None] | None = None,
     files_of: Callable[[int], Sequence[Path]] | None = None,
     on_ready: Callable[[], None] | None = None,
+    tell: Tell = say_nothing,
 ) -> TrainResult:
     """Train to ``config.steps`` or until the time is up, saved either way.
 
-    Finds the state in ``out`` and goes on from there. Raises TrainingError when a loss or weight is
-    not finite; the last good state stays on disk. Ctrl-C and SIGTERM end the step, save and raise
-    KeyboardInterrupt; a second one does not wait, unless there are several processes. Only the main
-    process saves and reports.
+    Finds the state in ``out`` and goes on from there. Whatever ends a run, the steps done are saved:
+    Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP end the step, save and raise KeyboardInterrupt (a second one
+    does not wait, unless there are several processes); a data worker that is killed and memory that
+    runs out raise TrainingError. Only when a loss or weight is not finite, which raises it too, does
+    the last good state stay. Only the main process saves and reports.
 
-    batches: from the steps already done to this process's LR and HR in [-1, 1], and how many
-    unreadable images were passed over, for each step that is left. files_of: from a step, 1 being
-    the first, to the images in its batch, for the error. on_ready: called once it is certain that
-    the run goes on from what is in ``out``, before anything is written there.
+    batches: from the steps already done to this process's LR and HR in [-1, 1], for each step that
+    is left. files_of: from a step, 1 being the first, to the images in its batch, for the error.
+    on_ready: called once it is certain that the run goes on from what is in ``out``, before anything
+    is written there. tell: called with what is worth saying besides progress.
     """
-    first = step = resume(task, out / STATE_FILE)  # step: updates done
+    first = resume(task, out / STATE_FILE)
     if on_ready is not None:
         on_ready()
-    clock = _Clock(accelerator.device, first)
-    logger = _Logger(out / "tensorboard", first, accelerator.is_main_process)
-    watch = _Watch(task, accelerator, out, files_of)
-    show = on_progress if accelerator.is_main_process else None
-    skipped = 0
-    with Ending(accelerator, max_minutes) as ending, contextlib.closing(logger):
+    run = _Run(config, task, out, accelerator, first)
+    run.on_progress = on_progress if accelerator.is_main_process else None
+    run.tell = tell if accelerator.is_main_process else say_nothing
+    run.watch = _Watch(task, accelerator, out, files_of)
+    with Ending(accelerator, max_minutes) as ending, contextlib.closing(run.logger):
         try:
-            for lr, hr, passed_over in batches(first):
+            for lr, hr in batches(first):
                 with ending.waits():
-                    skipped += int(passed_over.sum())
-                    _set_learning_rate(task, learning_rate_factor(step, config))
-                    losses = task.update(lr, hr, step + 1)
-                    step += 1
-                    watch.look(step, losses)
-                if step % config.log_every == 0 or step == config.steps:
-                    watch.check()
-                    progress = clock.progress(step, config, _average(losses, accelerator))
-                    logger.write(step, progress.losses, progress.images_per_s)
-                    if show is not None:
-                        show(progress)
-                if step % config.save_every == 0:
-                    watch.check()
-                    _save(task, step, out, accelerator)
-                if step % config.validate_every == 0 and accelerator.is_main_process:
-                    logger.write(step, task.validate(step, out))
-                if ending.due(step):
+                    run.update(lr, hr)
+                run.report()
+                if ending.due(run.step):
                     break
-        except KeyboardInterrupt:
-            if ending.between_steps and watch.sound():
-                _save(task, step, out, accelerator)
-            raise
-        watch.check()
-        with ending.waits():
-            _save(task, step, out, accelerator)
+            run.watch.check()
+            with ending.waits():
+                run.save()
+        except (Exception, KeyboardInterrupt) as error:
+            kept = run.rescue(error, whole=ending.between_steps)
+            explained = explain(error, kept)
+            if explained is None:
+                raise
+            raise explained from error
         ending.tell()
-    unreadable = int(accelerator.reduce(torch.tensor(skipped, device=accelerator.device)))
-    images = (step - first) * config.batch
-    return TrainResult(step, step >= config.steps, images, clock.seconds(), unreadable)
+    images = (run.step - first) * config.batch
+    return TrainResult(run.step, run.step >= config.steps, images, run.clock.seconds())
+
+
+class _Run:
+    """One call of ``train``: how far it is, and what it does with a step."""
+
+    watch: _Watch
+    on_progress: Callable[[Progress], None] | None
+    tell: Tell
+
+    def __init__(
+        self, config: LoopConfig, task: Task, out: Path, accelerator: Accelerator, first: int
+    ) -> None:
+        self.config = config
+        self.task = task
+        self.out = out
+        self.accelerator = accelerator
+        self.step = first  # updates done
+        self.saved = first if (out / STATE_FILE).is_file() else -1
+        self.losses: Mapping[str, Tensor] = {}
+        self.clock = Clock(first)
+        self.logger = Logger(out / "tensorboard", first, accelerator.is_main_process)
+
+    def update(self, lr: Tensor, hr: Tensor) -> None:
+        """The next step."""
+        factor = learning_rate_factor(self.step, self.config)
+        _set_learning_rate(self.task, factor)
+        self.losses = self.task.update(lr, hr, self.step + 1)
+        self.step += 1
+        self.watch.look(self.step, self.losses)
+
+    def report(self) -> None:
+        """Log, save and validate, where the step is one at which that is done."""
+        config, step = self.config, self.step
+        if step % config.log_every == 0 or step == config.steps:
+            self._log()
+        else:
+            self.tell(Notice("step", step, config.steps))
+        if step % config.save_every == 0:
+            self.watch.check()
+            self.save()
+        looks = config.validation_images > 0 and step % config.validate_every == 0
+        if looks and self.accelerator.is_main_process:
+            self._validate()
+
+    def _log(self) -> None:
+        self.watch.check()
+        losses = _average(self.losses, self.accelerator)
+        speed = self.clock.images_per_s(self.step, self.config.batch)
+        memory = peak_memory_gib(self.accelerator.device)
+        factor = learning_rate_factor(self.step - 1, self.config)
+        rates = {f"lr/{name}": factor * lr for name, lr in self.task.base_lr.items()}
+        self.logger.write(self.step, {**losses, "images_per_s": speed, **rates})
+        if self.on_progress is not None:
+            self.on_progress(Progress(self.step, self.config.steps, speed, memory, losses))
+
+    def _validate(self) -> None:
+        self.tell(Notice(f"step {self.step}: validating on {self.config.validation_images} images"))
+        figures = self.task.validate(self.step, self.out)
+        self.logger.write(self.step, figures)
+        self.logger.show(self.step, pictures_of(self.out, self.step))
+        told = ", ".join(f"{name.removeprefix('val/')} {v:.4g}" for name, v in figures.items())
+        self.tell(Notice(f"step {self.step} validated: {told}"))
+
+    def save(self) -> None:
+        """Write the state."""
+        _save(self.task, self.step, self.out, self.accelerator)
+        self.saved = self.step
+
+    def rescue(self, error: BaseException, *, whole: bool) -> str:
+        """Save what can be saved when a run ends early. Returns what is kept, for the error.
+
+        whole: no step was broken off. Where an error did that, what the step has done already is
+        kept with those before it, and it is done again; a second Ctrl-C keeps the last save alone.
+        """
+        state = self.out / STATE_FILE
+        usable = (whole and isinstance(error, KeyboardInterrupt)) or (
+            self.step > 0 and isinstance(error, Exception) and not isinstance(error, TrainingError)
+        )
+        if self.step > self.saved and usable and self.watch.sound():
+            with contextlib.suppress(OutputError, RuntimeError):  # the GPU may answer no more
+                self.save()
+        if not state.is_file():
+            return "nothing was saved yet"
+        return f"step {self.saved} is saved in {state}"
 
 
 def _average(losses: Mapping[str, Tensor], accelerator: Accelerator) -> dict[str, float]:
@@ -297,58 +370,3 @@ def bare(module: nn.Module) -> nn.Module:
     inner = getattr(module, "module", module)
     inner = getattr(inner, "_orig_mod", inner)
     return inner if isinstance(inner, nn.Module) else module
-
-
-class _Clock:
-    """Wall time, and images per second since the last report."""
-
-    def __init__(self, device: torch.device, first_step: int) -> None:
-        self.device = device
-        self.start = self.last = time.monotonic()
-        self.last_step = first_step
-
-    def progress(self, step: int, config: LoopConfig, losses: dict[str, float]) -> Progress:
-        now = time.monotonic()
-        speed = (step - self.last_step) * config.batch / max(1e-9, now - self.last)
-        self.last, self.last_step = now, step
-        memory = (
-            torch.cuda.max_memory_allocated(self.device) / 2**30
-            if self.device.type == "cuda"
-            else 0.0
-        )
-        return Progress(step, config.steps, speed, memory, losses)
-
-    def seconds(self) -> float:
-        return time.monotonic() - self.start
-
-
-class _Logger:
-    """TensorBoard on the main process, silent elsewhere. Raises OutputError."""
-
-    def __init__(self, folder: Path, first_step: int, active: bool) -> None:
-        self.folder = folder
-        with self._whole():
-            self.writer = SummaryWriter(str(folder), purge_step=first_step + 1) if active else None
-
-    def write(
-        self, step: int, values: Mapping[str, float], images_per_s: float | None = None
-    ) -> None:
-        if self.writer is None:
-            return
-        if images_per_s is not None:
-            values = {**values, "images_per_s": images_per_s}
-        with self._whole():
-            for name, value in values.items():
-                self.writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):  # all that counts is reported where it is saved
-            if self.writer is not None:
-                self.writer.close()
-
-    @contextlib.contextmanager
-    def _whole(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise OutputError(f"cannot write logs into {self.folder}: {error.strerror}") from None

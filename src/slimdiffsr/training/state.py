@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from slimdiffsr.errors import WeightsError
-from slimdiffsr.files.tensors import encode, load_tensors, write_atomically
+from slimdiffsr.files.tensors import load_tensors, write_tensors
 
 __all__ = ["load_state", "save_state"]
 
@@ -19,7 +19,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write a training state atomically: tensors as safetensors, the rest as JSON beside them."""
     tensors: dict[str, Tensor] = {}
     plain = _strip(state, tensors)
-    write_atomically(path, encode(tensors, {"state": json.dumps(plain)}))
+    write_tensors(path, tensors, {"state": json.dumps(plain)})
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def load_state(path: Path) -> dict[str, Any]:
 def _strip(node: Any, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401  any JSON
     if isinstance(node, Tensor):
         name = str(len(tensors))  # paths of keys would collide: {0: a, "0": b}
-        tensors[name] = node.detach().cpu().contiguous().clone()
+        tensors[name] = node.detach()
         return {"__tensor__": name}
     if isinstance(node, Mapping):
         # Pairs keep the integer keys of an optimiser's state, which JSON objects would not.

@@ -14,9 +14,33 @@ from typing import Any, Self
 import torch
 from accelerate.accelerator import Accelerator
 
-__all__ = ["AGREE_EVERY", "Ending"]
+__all__ = ["AGREE_EVERY", "ASKING", "Ending", "held_back"]
 
 AGREE_EVERY = 10  # steps between the moments at which several processes agree to stop
+AGREE_WITHIN_S = 2.0  # but no longer than this: who sends SIGTERM waits 10 to 30 s, then kills
+
+# What asks a run to end: terminals, schedulers (SIGTERM; SLURM's --signal=USR1), a lost connection.
+ASKING = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+    if hasattr(signal, name)
+)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Signals that ask to end wait: so what is started inside is never caught half-way.
+
+    Child processes begin with them held back, until they say what they do about them.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Ending:
@@ -32,12 +56,16 @@ class Ending:
         self.alone = accelerator.num_processes == 1
         self.between_steps = True
         self.asked = False
-        self.before: dict[signal.Signals, Any] = {}
+        self.before: dict[int, Any] = {}
+        self.agree_at = 0  # the next step at which several processes agree
+        self.agreed = (0, 0.0)  # the last such step, and when it was
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # only it may handle signals
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.before[number] = signal.signal(number, self._note)
+            for number in ASKING:
+                # nohup and shells that start jobs in the background say: not this one.
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self.before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
@@ -57,25 +85,62 @@ class Ending:
 
     @contextlib.contextmanager
     def waits(self) -> Iterator[None]:
-        """A part that ends before a signal counts; only an error leaves it half done."""
+        """A part that ends before a signal counts; only an error leaves it half done.
+
+        PyTorch tells of a data worker's death by an error wherever the program then is: that waits
+        for the part's end too.
+        """
         self.between_steps = False
-        yield
+        with _children_later(raises=self.alone):
+            yield
         self.between_steps = True
 
     def due(self, step: int) -> bool:
         """Whether to stop after this step."""
         if self.alone:
             return self.asked or time.monotonic() > self.deadline
-        if step % AGREE_EVERY:
+        if step < self.agree_at:
             return False
-        wishes = [float(self.asked), float(time.monotonic() > self.deadline)]
-        asked, late = self.accelerator.reduce(
-            torch.tensor(wishes, device=self.accelerator.device)
-        ).tolist()
+        now = time.monotonic()
+        before, at = self.agreed
+        a_step_s = (now - at) / max(1, step - before) if before else AGREE_WITHIN_S
+        asked, late, slowest_s = self._sum(float(self.asked), float(now > self.deadline), a_step_s)
+        self.agreed = (step, now)
+        self.agree_at = step + max(1, min(AGREE_EVERY, int(AGREE_WITHIN_S / max(slowest_s, 1e-9))))
         self.asked = asked > 0
         return self.asked or late > 0
+
+    def _sum(self, *numbers: float) -> list[float]:
+        # Over the processes; of durations that is on the safe side of the longest.
+        total: list[float] = self.accelerator.reduce(
+            torch.tensor(numbers, device=self.accelerator.device)
+        ).tolist()
+        return total
 
     def tell(self) -> None:
         """Raise KeyboardInterrupt if that is why the loop ended."""
         if self.asked:
             raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _children_later(*, raises: bool) -> Iterator[None]:
+    """Whoever handles the end of a child process is called behind this part, not in it.
+
+    ``raises=False`` lets no RuntimeError of theirs out: one of several processes finds out when it
+    asks its worker for more, and goes on.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGCHLD) if main and hasattr(signal, "SIGCHLD") else None
+    if not callable(handler):
+        yield
+        return
+    noted: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGCHLD, lambda number, frame: noted.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+    if noted:
+        with contextlib.nullcontext() if raises else contextlib.suppress(RuntimeError):
+            handler(*noted[-1])

@@ -1,0 +1,1 @@
+"""How a network is run: one tile batch in, one out, on the device where both lie."""

@@ -1,0 +1,1 @@
+"""One job, any number of workers on any machines: plan, work, status, finish."""
