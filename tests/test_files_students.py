@@ -346,7 +346,7 @@ def test_the_config_is_saved_with_the_weights(tmp_path: Path) -> None:
     save_model(path, build_student(config), config)
     with safe_open(path, framework="pt") as file:
         text = file.metadata()["config"]
-    assert json.loads(text)["unet"]["window_px"] == config.unet.window_px
+    assert json.loads(text)["lean"]["kernel"] == config.lean.kernel
     assert load_model(str(path)).config == config
 
 

@@ -13,6 +13,7 @@ from test_stage_distillation import micro_distillation
 from slimdiffsr.errors import ConfigError, WeightsError
 from slimdiffsr.files.teachers import load_base_unet, load_teacher
 from slimdiffsr.models.pruning import prune
+from slimdiffsr.models.student import BaseStudent
 from slimdiffsr.stages import RunPaths, train_student
 from slimdiffsr.stages.student import first_student
 
@@ -38,6 +39,7 @@ def test_a_student_begins_as_the_base_and_not_as_its_teacher(paths: RunPaths) ->
     student = first_student(config, paths, teacher)
     base, _ = load_base_unet(paths.unet, None)
     fresh = first_student(dataclasses.replace(config, init="fresh"), without_base(paths), teacher)
+    assert isinstance(student, BaseStudent)
     spec = student.unet.spec
     wanted = prune(fresh.state_dict(), spec, base.state_dict(), teacher.codec.state_dict()).weights
     made = student.state_dict()

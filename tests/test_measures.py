@@ -34,8 +34,8 @@ Rgb8 = NDArray[np.uint8]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TRUST = (
-    "grid_energy_db", "spectrum_gap_db", "consistency", "shift_lr_px",
-    "improvement", "omission", "hallucination",
+    "grid_energy_db", "canvas_db", "spectrum_gap_db", "consistency", "shift_lr_px",
+    "mean_drift_pct", "contrast_drift_pct", "improvement", "omission", "hallucination",
 )  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def noisy(image: Rgb8, sigma: float) -> Rgb8:
 def test_without_names_there_are_psnr_ssim_and_what_keeps_them_honest() -> None:
     assert names(choose_metrics()) == ("psnr_y", "ssim_y", *TRUST)
     assert {metric.name for metric in choose_metrics() if not metric.uses_truth} == {
-        "grid_energy_db", "consistency", "shift_lr_px",
+        "grid_energy_db", "canvas_db", "consistency", "shift_lr_px",
     }  # fmt: skip
 
 

@@ -9,7 +9,13 @@ import torch
 from students import seeded
 from torch import Tensor
 
-from slimdiffsr.method.losses import adversarial_loss, discriminator_loss, jitter, perceptual_loss
+from slimdiffsr.method.losses import (
+    adversarial_loss,
+    coarse_loss,
+    discriminator_loss,
+    jitter,
+    perceptual_loss,
+)
 from slimdiffsr.models.discriminator import UNetDiscriminator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -68,8 +74,9 @@ def test_jitter_gives_both_halves_of_a_batch_the_same_view() -> None:
         first, second = jitter(torch.cat((image, image)), rng).chunk(2)
         torch.testing.assert_close(first, second, rtol=0, atol=0)
         shapes.add(tuple(first.shape[2:]))
-    assert len(shapes) > 10
-    assert {h != w for h, w in shapes} == {True, False}
+    # Few shapes: for each new one an accelerator plans its convolutions anew.
+    assert 3 < len(shapes) < 10
+    assert all(side % 8 == 0 for shape in shapes for side in shape)
 
 
 def test_jitter_is_a_function_of_its_generator() -> None:
@@ -86,7 +93,7 @@ def test_jitter_moves_turns_and_rescales_but_invents_nothing() -> None:
     directions = set()
     for seed in range(60):
         view = jitter(ramp, seeded(seed))[0, 0]
-        assert min(view.shape) >= math.floor((side - 7) * 0.75)
+        assert min(view.shape) >= math.floor((side - 8) * 0.75) - 4
         assert max(view.shape) <= side * 1.25
         assert view.min() >= 0
         assert view.max() <= 1
@@ -136,3 +143,10 @@ def test_the_adversarys_inner_convolutions_have_spectral_norm_one() -> None:
         assert normed.shape == weight.shape
         norm = np.linalg.svd(normed.detach().flatten(1).numpy(), compute_uv=False)[0]
         assert norm == pytest.approx(1.0, abs=0.01)
+
+
+def test_the_coarse_loss_sees_tone_and_not_fine_detail() -> None:
+    hr = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    checks = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(8, 8)
+    assert float(coarse_loss(hr + 0.3 * checks, hr, 4)) == pytest.approx(0, abs=1e-6)
+    assert float(coarse_loss(hr + 0.3, hr, 4)) == pytest.approx(0.3, abs=1e-6)

@@ -360,7 +360,9 @@ def test_dinos_heads_judge_augmented_images(
     sr = batch()[1]
     task.modules["adversary"].eval()  # spectral norm stands still
     with torch.no_grad():
-        first, again, later = (task.reconstruction.adversary_loss(sr, -sr, n) for n in (1, 1, 2))
+        first, again, later = (
+            task.reconstruction.adversary_loss(sr, -sr, sr, n) for n in (1, 1, 2)
+        )
     assert first == again != later
 
 

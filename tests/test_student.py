@@ -90,8 +90,8 @@ def test_the_pieces_of_the_base_student_have_the_papers_sizes() -> None:
 def test_the_tiny_student_stays_within_its_limits(scale: Literal[4, 8]) -> None:
     student = on_meta(tiny_model(scale))
     side = 512 // scale
-    assert count_parameters(student) <= 1_500_000
-    assert gigamacs(student, side, side) <= 6.0
+    assert count_parameters(student) <= {4: 1_200_000, 8: 2_600_000}[scale]
+    assert gigamacs(student, side, side) <= 4.376  # what the windowed one before it cost
     with torch.no_grad():
         assert student(torch.zeros(1, 3, side, side, device="meta")).shape == (1, 3, 512, 512)
 

@@ -80,6 +80,9 @@ def evaluate(
     colour: Annotated[
         str, typer.Option(help="Of our models: low-frequency, official or none.")
     ] = "low-frequency",
+    whole: Annotated[
+        bool, typer.Option(help="Our models see each image in one piece, as in the paper.")
+    ] = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Compare models, peers and ready outputs on test sets: tables, crops, and an HTML report."""
@@ -90,12 +93,13 @@ def evaluate(
     from slimdiffsr.evaluate.teachers import TeacherFile, load_teacher_file
     from slimdiffsr.runtime.devices import pick_device
 
-    loaded = _load(model or [], peer or [], scale, device, colour)
+    how = {"device": device, "colour": colour, "whole": whole}
+    loaded = _load(model or [], peer or [], scale, how)
     found = _find_scale(
         scale, [method for _, method in loaded if not isinstance(method, str)], data
     )
     sets = [_first(pairs, limit) for pairs in open_sets(data or [], lr, hr, found)]
-    methods = _methods(loaded, sets[0].scale, device, colour)
+    methods = _methods(loaded, sets[0].scale, how)
     if not methods and not outputs and not teacher:
         raise ConfigError("nothing to compare: give --model, --peer, --outputs or --teacher")
     teachers = [load_teacher_file(TeacherFile.parse(text), device) for text in teacher or []]
@@ -137,9 +141,7 @@ def _told(show: Callable[..., None]) -> Callable[[Step], None]:
 Loaded = list[tuple[str, "Method | str"]]  # by name; what is made later is named again
 
 
-def _load(
-    models: list[str], peers: list[str], scale: int | None, device: str, colour: str
-) -> Loaded:
+def _load(models: list[str], peers: list[str], scale: int | None, how: dict[str, Any]) -> Loaded:
     # What has a scale of its own; an interpolation is made when the scale is known.
     from slimdiffsr.evaluate import our_model
     from slimdiffsr.evaluate.methods import unique_names
@@ -148,21 +150,19 @@ def _load(
 
     loaded: Loaded = []
     for name, source in unique_names(models).items():
-        how: dict[str, Any] = {"scale": scale, "device": device, "colour": colour}
-        loaded.append((name, source if source in BASELINES else our_model(name, source, **how)))
+        made = source if source in BASELINES else our_model(name, source, scale=scale, **how)
+        loaded.append((name, made))
     for text in peers:
-        method = load_peer(PeerFile.parse(text), device)
+        method = load_peer(PeerFile.parse(text), how["device"])
         loaded.append((method.name, method))
     return loaded
 
 
-def _methods(loaded: Loaded, scale: int, device: str, colour: str) -> list[Method]:
+def _methods(loaded: Loaded, scale: int, how: dict[str, Any]) -> list[Method]:
     from slimdiffsr.evaluate import Method, our_model
 
     return [
-        method
-        if isinstance(method, Method)
-        else our_model(name, method, scale=scale, device=device, colour=cast(Any, colour))
+        method if isinstance(method, Method) else our_model(name, method, scale=scale, **how)
         for name, method in loaded
     ]
 

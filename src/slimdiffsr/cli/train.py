@@ -48,7 +48,7 @@ def train_student(
     config: Annotated[
         str,
         typer.Option(
-            help="tiny-x4, tiny-x8, and with -faithful behind (L1 alone); tiny-x4-distilled, "
+            help="tiny-x4, tiny-x8, and with -faithful behind (L1 alone); "
             "compact-x4, compact-x8, paper-x4, paper-x8, micro; or a .toml file."
         ),
     ],

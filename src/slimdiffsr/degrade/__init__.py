@@ -19,6 +19,7 @@ from slimdiffsr.degrade.ops import (
     resize_by,
 )
 from slimdiffsr.degrade.pipeline import degrade, image_generator
+from slimdiffsr.degrade.plain import plain_pair
 
 __all__ = [
     "add_gaussian_noise",
@@ -32,6 +33,7 @@ __all__ = [
     "image_generator",
     "jpeg",
     "pad_kernel",
+    "plain_pair",
     "plateau_kernel",
     "quantise",
     "resize",

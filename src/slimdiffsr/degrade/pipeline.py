@@ -10,6 +10,7 @@ from torch import Tensor
 from slimdiffsr.degrade.draws import chance, choose, uniform
 from slimdiffsr.degrade.jpeg import jpeg
 from slimdiffsr.degrade.kernels import draw_kernel, draw_sinc_kernel
+from slimdiffsr.degrade.light import degrade_lightly
 from slimdiffsr.degrade.ops import (
     ResizeMode,
     add_gaussian_noise,
@@ -65,6 +66,8 @@ def degrade(hr: Tensor, recipe: Recipe, rngs: Sequence[torch.Generator]) -> Tens
 
 def _degrade_one(hr: Tensor, recipe: Recipe, rng: torch.Generator) -> Tensor:
     """One image, (1, 3, h, w)."""
+    if recipe.light.share > 0 and chance(recipe.light.share, rng):
+        return degrade_lightly(image=hr, scale=recipe.scale, light=recipe.light, rng=rng)
     height, width = hr.shape[-2:]
     lr_size = (height // recipe.scale, width // recipe.scale)
     first, second = recipe.first, recipe.second

@@ -21,8 +21,8 @@ __all__ = ["METRIC_NAMES", "choose_metrics", "trust_metrics"]
 
 _FILES = ("lpips_alex", "lpips_vgg", "lpips_squeeze", "dists")  # NAME.safetensors holds the weights
 _TRUST = (
-    "grid_energy_db", "spectrum_gap_db", "consistency", "shift_lr_px",
-    "improvement", "omission", "hallucination",
+    "grid_energy_db", "canvas_db", "spectrum_gap_db", "consistency", "shift_lr_px",
+    "mean_drift_pct", "contrast_drift_pct", "improvement", "omission", "hallucination",
 )  # fmt: skip
 METRIC_NAMES = ("psnr_y", "ssim_y", *_FILES, *IQA_NAMES, *_TRUST)
 
@@ -57,7 +57,7 @@ def choose_metrics(
 
 
 def trust_metrics() -> tuple[Metric, ...]:
-    """Grid energy, spectrum gap, consistency in value and place, and where new detail is true."""
+    """Lattices and hatches, spectrum gap, consistency in value, tone and place, true new detail."""
     last = _LastCorrectness()
     shares = "share of the detail, opensr-test's formulas on RGB in [0, 1], 16 px border cropped"
     return (
@@ -66,6 +66,13 @@ def trust_metrics() -> tuple[Metric, ...]:
             "dB at the upsampler's lattice frequencies over those beside them, 8-bit grey, no "
             "border crop; true images: about -1, visible grids: above 4",
             lambda s: measure.grid_energy_db(measure.grey8(s.sr), s.scale),
+            uses_truth=False,
+        ),
+        Metric(
+            "canvas_db", "lower",
+            "dB by which any narrow band of the spectrum, at any angle, stands out on the plainest "
+            "eighth of the input, 8-bit grey; true images: about 2, visible hatches: above 8",
+            lambda s: measure.canvas_db(s.sr, s.lr, s.scale),
             uses_truth=False,
         ),
         Metric(
@@ -86,6 +93,16 @@ def trust_metrics() -> tuple[Metric, ...]:
             lambda s: measure.spatial_shift_lr_px(s.sr, s.lr, s.scale),
             uses_truth=False,
             digits=3,
+        ),
+        Metric(
+            "mean_drift_pct", "lower", "change of the mean against the truth's, in percent, 8-bit grey",
+            lambda s: measure.mean_drift_pct(s.sr, s.truth),
+        ),
+        Metric(
+            "contrast_drift_pct", "lower",
+            "change of the standard deviation against the truth's, in percent, 8-bit grey, both "
+            "averaged down to the input's grid",
+            lambda s: measure.contrast_drift_pct(s.sr, s.truth, s.scale),
         ),
         Metric("improvement", "higher", f"true {shares}", lambda s: last(s).improvement, digits=3),
         Metric("omission", "lower", f"missing {shares}", lambda s: last(s).omission, digits=3),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -79,10 +81,14 @@ def our_model(
     scale: int | None = None,
     device: str = "auto",
     colour: Colour = "low-frequency",
+    whole: bool = False,
 ) -> Method:
     """A model of ours or an interpolation, run as ``Upscaler.upscale`` runs it.
 
-    scale: for the interpolations, which have any. Raises what ``Upscaler.from_pretrained`` raises.
+    scale: for the interpolations, which have any. whole: each image in one piece, as the paper does,
+    with its own statistics and without the mirrored borders of the scene engine; then the network
+    keeps its colours, or gets those of the released script. Raises what
+    ``Upscaler.from_pretrained`` raises.
     """
     upscaler = Upscaler.from_pretrained(
         source, scale=scale if source in BASELINES else None, device=device
@@ -90,20 +96,29 @@ def our_model(
     upscaler.network(colour)  # an unknown rule is found out now, not at each image
     spec = upscaler.spec
     how = f"{DTYPES[upscaler.precision]} on {upscaler.device.type}".removeprefix("torch.")
-    settings = (
-        f"{spec.scale}x, tiles of {spec.tile_hr_px} px overlapping by {spec.overlap_hr_px}, "
-        f"colour {colour}, {how}"
-    )
+    tiles = f"tiles of {spec.tile_hr_px} px overlapping by {spec.overlap_hr_px}"
+    if whole and colour == "low-frequency":
+        colour = "none"
+    settings = f"{spec.scale}x, {'whole images' if whole else tiles}, colour {colour}, {how}"
     weights = f"sha256 {spec.weights_sha256}, " if spec.weights_sha256 else ""
     about = f"{source}, {weights}{settings}"
     identity = identify(spec.model_id, spec.weights_sha256, settings, version("slimdiffsr"))
     return Method(
         name,
-        lambda rgb_lr, _: upscaler.upscale(rgb_lr, colour=colour),
+        partial(_in_one_piece, upscaler, colour)
+        if whole
+        else lambda rgb_lr, _: upscaler.upscale(rgb_lr, colour=colour),
         about,
         identity,
         None if source in BASELINES else spec.scale,
     )
+
+
+def _in_one_piece(
+    upscaler: Upscaler, colour: Literal["official", "none"], rgb_lr: Rgb8, _: str
+) -> Rgb8:
+    with torch.inference_mode():
+        return to_rgb8(upscaler.restore(to_signed(rgb_lr, upscaler.device), colour=colour)[0])
 
 
 def identify(*parts: str) -> str:

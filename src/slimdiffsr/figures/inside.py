@@ -19,6 +19,7 @@ from slimdiffsr.errors import ConfigError
 from slimdiffsr.figures.canvas import Map, Rgb8
 from slimdiffsr.method.diffusion import invert_timestep
 from slimdiffsr.method.teacher import Guidance, Teacher
+from slimdiffsr.models.lean import LeanStudent
 from slimdiffsr.models.slim import QGAM
 from slimdiffsr.models.student import Student, enlarge_bicubic
 from slimdiffsr.upscale import pad_to_multiple, restore
@@ -95,6 +96,8 @@ def teacher_features(
 
 def attention_blocks(student: Student) -> dict[str, QGAM]:
     """The student's QGAMs by their place in the UNet, in the order in which they run."""
+    if isinstance(student, LeanStudent):
+        return {}
     return {
         name.removesuffix(".attention"): module
         for name, module in student.unet.named_modules()
@@ -105,14 +108,15 @@ def attention_blocks(student: Student) -> dict[str, QGAM]:
 def attention_maps(student: Student, rgb_lr: Rgb8, block: str | None = None) -> Map:
     """Where the queries of one QGAM look in an image (Eq. 14, Fig. 16).
 
-    block: of ``attention_blocks``; by default the last, whose grid is the finest and which has seen
-    most. Returns (queries, h, w): weight over that of looking everywhere alike, so 1 is indifferent.
+    block: of ``attention_blocks``; by default the first, as the authors' script. Returns (queries, h, w): weight over that of looking everywhere alike, so 1 is indifferent.
     Raises ConfigError for a block that is not there.
     """
     blocks = attention_blocks(student)
-    name = block or next(reversed(blocks), "")
+    name = block or next(iter(blocks), "")
+    if not blocks:
+        raise ConfigError(f"{student.config.name} has no attention: look into another student")
     if name not in blocks:
-        raise ConfigError(f"no attention {name!r}: there is {', '.join(blocks) or 'none'}")
+        raise ConfigError(f"no attention {name!r}: there is {', '.join(blocks)}")
     seen: list[Tensor] = []
 
     def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -43,11 +43,11 @@ __all__ = [
 
 # Models that ship inside the package, with the sha256 of their files.
 BUNDLED: dict[str, str] = {
-    "compact-x4": "d20db8f2107c48b4e2c9777a24ae331ab00b6cb3462c490360c411d10bcd539e",
+    "compact-x4": "1d6573b82223450e05fbaba53e31305f9b6195df5f46efdc7974f1070bcd7382",
     "compact-x8": "58d5ae7d90bc7e37910715c1ebea695a791d5deb7f8ca857c0918a7f3fac6f15",
-    "tiny-x4": "6e1d1309da0610ef5d4a3a7a9871920c6569ca6e5d1cff77810b5b12f83aeaf5",
-    "tiny-x4-faithful": "7cf3d8892295102c66c87f5b2180a5a662e81c5f4de319cbf6c8cba03414cb5c",
-    "tiny-x8": "a730cf43939a4830e452dbe98c6d549bb153e8de252216a9efe31445df75ea2a",
+    "tiny-x4": "75a53e62bfa6180cfc7c6f4a8e893e544c8e16e6f7c1d5667aa00155696de737",
+    "tiny-x4-faithful": "eb62db229285a02a10b0d67cb5a24647dc246544adefe040ca5c044c2e89ec01",
+    "tiny-x8": "f6d2050d48c1acea78728f1127f8f1457a67e68df10a1cc956eaa48195965c39",
 }
 
 # What each of them is for.

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 __all__ = [
     "adversarial_loss",
+    "coarse_loss",
     "discriminator_loss",
     "jitter",
     "perceptual_loss",
@@ -19,6 +20,7 @@ __all__ = [
 ]
 
 GanKind = Literal["hinge", "bce_s"]
+VIEW_STEP = 8
 REAL_TARGET = 0.8  # one-sided label smoothing of multilevel_sigmoid_s (MS 7)
 
 
@@ -49,6 +51,11 @@ def _bce(logits: Tensor, target: float) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
 
+def coarse_loss(sr: Tensor, hr: Tensor, scale: int) -> Tensor:
+    """L1 between both averaged down by ``scale``: holds mean and contrast without asking for blur."""
+    return (F.avg_pool2d(sr, scale) - F.avg_pool2d(hr, scale)).abs().mean()
+
+
 def perceptual_loss(
     lpips: Callable[[Tensor, Tensor], Tensor],
     sr: Tensor,
@@ -70,7 +77,9 @@ def jitter(rgb: Tensor, rng: torch.Generator) -> Tensor:
     rgb: (b, c, h, w). Returns (b, c, h', w') with h', w' a little different from h, w.
     """
     dy, dx, flips, rescale = torch.randint(0, 8, (4,), generator=rng).tolist()
-    rgb = rgb[..., dy:, dx:]
+    # Sizes in steps of 8: for each new one an accelerator plans all its convolutions anew.
+    height, width = (side - VIEW_STEP for side in rgb.shape[-2:])
+    rgb = rgb[..., dy : dy + height, dx : dx + width]
     if flips & 1:
         rgb = rgb.flip(-1)
     if flips & 2:
@@ -79,9 +88,8 @@ def jitter(rgb: Tensor, rng: torch.Generator) -> Tensor:
         rgb = rgb.transpose(-1, -2)
     if rescale < 4:
         factor = 0.75 + 0.5 * torch.rand((), generator=rng).item()
-        rgb = F.interpolate(
-            rgb, scale_factor=factor, mode="bilinear", align_corners=False, antialias=True
-        )
+        size = [round(side * factor / VIEW_STEP) * VIEW_STEP for side in rgb.shape[-2:]]
+        rgb = F.interpolate(rgb, size, mode="bilinear", align_corners=False, antialias=True)
     return rgb
 
 

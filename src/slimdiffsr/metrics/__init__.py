@@ -5,6 +5,7 @@ says otherwise, nothing is cropped from the border, arithmetic is float64, and o
 float. ``sr`` is the image judged, ``hr`` the truth, ``lr`` the input that ``sr`` was made from.
 """
 
+from slimdiffsr.metrics.canvas import canvas_db, contrast_drift_pct, mean_drift_pct
 from slimdiffsr.metrics.consistency import (
     reflectance_consistency,
     spatial_shift_lr_px,
@@ -17,11 +18,14 @@ from slimdiffsr.metrics.spectrum import grid_energy_db, radial_spectrum_gap_db
 
 __all__ = [
     "Correctness",
+    "canvas_db",
+    "contrast_drift_pct",
     "correctness",
     "grey8",
     "grid_energy_db",
     "luma",
     "match_histogram",
+    "mean_drift_pct",
     "psnr_y",
     "radial_spectrum_gap_db",
     "reflectance_consistency",

@@ -6,6 +6,7 @@ from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
 from slimdiffsr.models.autoencoder import WIDTH, taesd_decoder_tail, taesd_encoder_head
+from slimdiffsr.models.lean import LeanStudent, double
 from slimdiffsr.models.sd_vae import KLCodec, Taesd, build_kl
 from slimdiffsr.models.spec import ablation_spec, student_spec
 from slimdiffsr.models.unet import BlockOutputs, UNet
@@ -15,6 +16,7 @@ __all__ = [
     "DEAD_PARAMETERS",
     "BaseStudent",
     "LatentStudent",
+    "MatchedStudent",
     "Student",
     "TinyStudent",
     "build_student",
@@ -44,6 +46,7 @@ class BaseStudent(nn.Module):
         self.merge_in = nn.Conv2d(WIDTH, outer, 3, padding=1)  # Eq. 13
         self.merge_out = nn.Conv2d(outer, WIDTH, 3, padding=1)
         self.decoder = taesd_decoder_tail()
+        self.skip = _zero(nn.Conv2d(3, 3, 3, padding=1)) if config.skip else None
 
     def forward(self, rgb_lr: Tensor) -> Tensor:
         """rgb_lr: (b, 3, h, w) in [-1, 1]. Returns (b, 3, scale*h, scale*w), about [-1, 1].
@@ -55,7 +58,7 @@ class BaseStudent(nn.Module):
     def restore(self, enlarged: Tensor) -> Tensor:
         """enlarged: (b, 3, H, W) in [-1, 1], already of the output's size. Same shape back."""
         out: Tensor = self.decoder(self.features(self._into_taesd(enlarged)))
-        return self._out_of_taesd(out)
+        return self._finish(out, enlarged)
 
     def features(self, enlarged: Tensor) -> Tensor:
         """What enters the decoder: (b, 3, H, W) -> (b, 64, H/8, W/8)."""
@@ -70,13 +73,14 @@ class BaseStudent(nn.Module):
         """As ``restore``, and what distillation compares with the teacher's."""
         blocks = self.unet.blocks(self.merge_in(self.encoder(self._into_taesd(enlarged))))
         out: Tensor = self.decoder(self.merge_out(self.unet.head(blocks.last)))
-        return self._out_of_taesd(out), blocks
+        return self._finish(out, enlarged), blocks
 
     def _into_taesd(self, rgb: Tensor) -> Tensor:
         return rgb / 2 + 0.5 if self.config.taesd_affine else rgb
 
-    def _out_of_taesd(self, rgb: Tensor) -> Tensor:
-        return rgb * 2 - 1 if self.config.taesd_affine else rgb
+    def _finish(self, rgb: Tensor, enlarged: Tensor) -> Tensor:
+        rgb = rgb * 2 - 1 if self.config.taesd_affine else rgb
+        return rgb if self.skip is None else rgb + self.skip(enlarged)
 
 
 class LatentStudent(nn.Module):
@@ -164,19 +168,24 @@ class TinyStudent(nn.Module):
         return out
 
 
-Student = BaseStudent | LatentStudent | TinyStudent
+MatchedStudent = BaseStudent | LatentStudent | TinyStudent  # whose blocks match a teacher's
+Student = MatchedStudent | LeanStudent
+
+
+def _zero(conv: nn.Conv2d) -> nn.Conv2d:
+    nn.init.zeros_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
 
 
 def build_student(config: ModelConfig) -> Student:
     """A student, or one of the paper's ablations of it, with fresh weights."""
     if config.kind == "tiny":
         return TinyStudent(config)
+    if config.kind == "lean":
+        return LeanStudent(config)
     return LatentStudent(config) if config.ablation in ("taesd", "kl") else BaseStudent(config)
-
-
-def double(x: Tensor) -> Tensor:
-    """Bilinear enlargement by two: (b, c, h, w) -> (b, c, 2h, 2w)."""
-    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 def enlarge_bicubic(rgb_lr: Tensor, scale: int) -> Tensor:

@@ -18,7 +18,17 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
 from slimdiffsr.errors import ConfigError
-from slimdiffsr.settings.recipe import STRICT, Blur, Noise, Recipe, Resize, Stage, check
+from slimdiffsr.settings.recipe import (
+    STRICT,
+    Blur,
+    Light,
+    Noise,
+    Recipe,
+    Resize,
+    Share,
+    Stage,
+    check,
+)
 
 __all__ = [
     "Ablation",
@@ -26,6 +36,8 @@ __all__ = [
     "Count",
     "DistillConfig",
     "Index",
+    "LeanConfig",
+    "Light",
     "LoopConfig",
     "LpipsNet",
     "ModelConfig",
@@ -53,6 +65,7 @@ KlWidth = Annotated[int, Field(ge=32, multiple_of=32)]
 Window = Annotated[int, Field(ge=4, multiple_of=2)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Shrink = Annotated[float, Field(ge=1, le=8)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -82,6 +95,23 @@ class UNetConfig:
             )
 
 
+@dataclass(frozen=True, slots=True, config=STRICT)
+class LeanConfig:
+    """The lean student: levels from the input's grid down to coarser ones, no norms."""
+
+    widths: tuple[Count, ...] = (48, 96, 192)
+    depths: tuple[Count, ...] = (3, 3, 2)  # blocks of each level before, and as many after
+    kernel: Literal[3, 5, 7, 9] = 5
+    mult: Count = 2
+    decoder_widths: tuple[Count, ...] = (28, 12)  # channels at 2x, 4x, ... scale x
+
+    def __post_init__(self) -> None:
+        check(
+            len(self.widths) == len(self.depths) > 0,
+            f"one depth a level: got widths {self.widths} and depths {self.depths}",
+        )
+
+
 # The rows of Tables 5 and 6: with a whole autoencoder around the UNet, or without one of the parts.
 Ablation = Literal["ours", "taesd", "kl", "no_dsc", "no_fsc", "no_qgam", "no_sap"]
 
@@ -92,10 +122,12 @@ class ModelConfig:
 
     name: str
     scale: Literal[2, 4, 8]
-    kind: Literal["base", "tiny"] = "base"
+    kind: Literal["base", "tiny", "lean"] = "base"
     ablation: Ablation = "ours"  # base only
     kl_widths: tuple[KlWidth, ...] = (128, 256, 512, 512)  # ablation="kl" only: its autoencoder's
     unet: UNetConfig = UNetConfig()
+    lean: LeanConfig = LeanConfig()  # lean only
+    skip: bool = False  # base only: a convolution from the enlarged input, zero at the start
     stem_width: Count = 24  # tiny only: channels at the low-resolution grid
     decoder_widths: tuple[Count, ...] = ()  # tiny only: channels at 1x, 2x, ... scale x
     taesd_affine: bool = False  # MS 8.4: False feeds [-1, 1] into the TAESD layers, as released
@@ -105,6 +137,8 @@ class ModelConfig:
     @property
     def multiple_lr_px(self) -> int:
         """Sides of the low-resolution input must be multiples of this."""
+        if self.kind == "lean":
+            return 1 << (len(self.lean.widths) - 1)
         # Cells of level 0 that make one of the deepest level: two, or eight with all four levels.
         level0_px = math.lcm(self.unet.window_px or 2, 8 if self.ablation == "no_sap" else 2)
         # TAESD divides the enlarged image by 8, the tiny student's stem the image itself by 2.
@@ -138,8 +172,13 @@ class ModelConfig:
         )
         levels = self.scale.bit_length()
         check(
-            self.kind == "base" or len(self.decoder_widths) == levels,
+            self.kind != "tiny" or len(self.decoder_widths) == levels,
             f"a tiny {self.scale}x model needs {levels} decoder_widths, got {self.decoder_widths}",
+        )
+        check(
+            self.kind != "lean" or len(self.lean.decoder_widths) == levels - 1,
+            f"a lean {self.scale}x model needs {levels - 1} lean.decoder_widths, got "
+            f"{self.lean.decoder_widths}",
         )
 
 
@@ -161,6 +200,7 @@ class StudentLoss:
     gan_kind: Literal["hinge", "bce_s"] = "hinge"
     perceptual_from: Index = 0  # steps without LPIPS at the start
     gan_from: Index = 0  # steps without the adversarial term at the start
+    coarse: Weight = 0.0  # L1 between result and truth, both averaged down to the input's grid
     lpips_jitter: bool = False  # LPIPS on randomly shifted, flipped and rescaled copies
 
 
@@ -188,6 +228,10 @@ class LoopConfig:
     seed: Index = 20260
     workers: Index = 2
     pool: Index = 0  # prepare this many pairs and draw from them; 0 makes new pairs for each step
+    refresh: bool = False  # go on preparing pairs during training, over the pool's oldest
+    shrink: tuple[Shrink, Shrink] = (1.0, 1.0)  # average images down by a factor from here, first
+    flat: Share = 0.0  # share of crops in whose place comes a plain surface of their mean colour
+    balance: Share = 0.0  # 1 draws all folders alike, 0 all pixels alike
     log_every: Count = 50
     save_every: Count = 1000
     validate_every: Count = 1000
@@ -230,7 +274,8 @@ class TrainConfig(LoopConfig):
 
     model: ModelConfig
     loss: StudentLoss = StudentLoss()
-    adversary: Literal["unet", "dino"] = "unet"
+    # features: heads on the frozen network of LPIPS, that see the enlarged input too
+    adversary: Literal["unet", "dino", "features"] = "unet"
     discriminator_width: Count = 64  # unet only
     lr_adversary: Rate | None = None  # None: as lr
     distill: DistillConfig | None = None  # None: no teacher is imitated, Table 7's No-Dis
@@ -242,12 +287,16 @@ class TrainConfig(LoopConfig):
         LoopConfig.__post_init__(self)  # super() fails in classes with slots
         check(
             self.model.kind == "base" or self.init == "fresh",
-            "a tiny student has none of the teacher's parts: init must be fresh",
+            f"a {self.model.kind} student has none of the teacher's parts: init must be fresh",
         )
         check(
             self.model.kind == "base" or self.distill is None or self.model.scale == 4,
             f"a tiny {self.model.scale}x student works on another grid than the teacher: distill "
             "must be none",
+        )
+        check(
+            self.model.kind != "lean" or self.distill is None,
+            "a lean student has no blocks that match the teacher's: distill must be none",
         )
         scales = (self.recipe.scale, self.model.scale)
         check(scales[0] == scales[1], f"recipe.scale and model.scale differ: {scales}")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-__all__ = ["STRICT", "Blur", "Noise", "Recipe", "Resize", "Share", "Stage", "check"]
+__all__ = ["STRICT", "Blur", "Light", "Noise", "Recipe", "Resize", "Share", "Stage", "check"]
 
 STRICT = ConfigDict(extra="forbid")
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -106,10 +106,32 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
+class Light:
+    """What most inputs have: a sensor's blur, little noise, perhaps a good JPEG; not the paper's.
+
+    Each strength is drawn as the square of a uniform number, so that little is drawn more often.
+    """
+
+    share: Share = 0.0  # of the images; the others have the paper's degradation
+    untouched: Share = 0.25  # of the light ones: averaged down or bicubic, and nothing else
+    blur_lr_px: tuple[float, float] = (0.0, 0.7)  # standard deviation of the sensor's blur
+    noise: tuple[float, float] = (0.0, 4.0)  # in 8-bit grey levels
+    grey_prob: Share = 0.3  # the same noise in all three bands
+    jpeg_prob: Share = 0.25
+    jpeg_quality: tuple[float, float] = (70.0, 100.0)
+
+    def __post_init__(self) -> None:
+        _check_range("blur_lr_px", self.blur_lr_px, 0, 5)
+        _check_range("noise", self.noise, 0, 255)
+        _check_range("jpeg_quality", self.jpeg_quality, 1, 100)
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
 class Recipe:
     """The paper's second-order degradation: its values are the defaults."""
 
     scale: Literal[2, 4, 8] = 4
+    light: Light = Light()
     first: Stage = Stage()
     second: Stage = Stage(
         blur=Blur(prob=0.5, sigma=(0.2, 1.0)),

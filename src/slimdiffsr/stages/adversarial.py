@@ -11,7 +11,10 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from slimdiffsr.errors import ConfigError
 from slimdiffsr.models.discriminator import DinoDiscriminator, UNetDiscriminator, load_dino
+from slimdiffsr.models.feature_discriminator import FeatureDiscriminator
+from slimdiffsr.models.lpips import LPIPS
 from slimdiffsr.settings.config import LoopConfig
 from slimdiffsr.stages.processes import share_gradients
 from slimdiffsr.stages.reconstruction import Reconstruction
@@ -27,8 +30,17 @@ class Attempt(NamedTuple):
     terms: Mapping[str, Tensor]
 
 
-def build_adversary(kind: Literal["unet", "dino"], width: int, dino: str) -> nn.Module:
-    """The U-Net discriminator of that width, or the paper's heads on DINO from ``dino``."""
+def build_adversary(
+    kind: Literal["unet", "dino", "features"], width: int, dino: str, lpips: LPIPS | None
+) -> nn.Module:
+    """The U-Net discriminator of that width, the paper's heads on DINO, or heads on LPIPS's network.
+
+    Raises ConfigError without that network.
+    """
+    if kind == "features":
+        if lpips is None:
+            raise ConfigError("adversary=features looks with LPIPS's network: give --lpips FILE")
+        return FeatureDiscriminator(lpips, width)
     if kind == "unet":
         return UNetDiscriminator(width)
     backbone = load_dino(dino)
@@ -69,21 +81,22 @@ class Alternation:
         """
         count = self.config.accumulate
         attempts: list[tuple[Tensor, dict[str, Tensor]]] = []
-        truths = []
+        truths, inputs = [], []
         for lr, hr in zip(*(images.chunk(count) for images in batch), strict=True):
             with self._piece(name, last=len(attempts) + 1 == count):
                 sr, loss, terms = attempt(lr, hr)
                 self.accelerator.backward(loss / count)
             attempts.append((sr.detach(), {k: v.detach() for k, v in terms.items()}))
             truths.append(hr)
+            inputs.append(lr)
         self._descend(name)
         logged = [terms for _, terms in attempts]
         losses = {key: torch.stack([terms[key] for terms in logged]).mean() for key in logged[0]}
         if self.reconstruction.adversarial(step):
             judged: list[Tensor] = []
-            for (sr, _), hr in zip(attempts, truths, strict=True):
+            for (sr, _), hr, lr in zip(attempts, truths, inputs, strict=True):
                 with self._piece("adversary", last=len(judged) + 1 == count):
-                    loss = self.reconstruction.adversary_loss(sr, hr, step)
+                    loss = self.reconstruction.adversary_loss(sr, hr, lr, step)
                     self.accelerator.backward(loss / count)
                 judged.append(loss.detach())
             self._descend("adversary")

@@ -13,7 +13,7 @@ from slimdiffsr.method.distillation import Adapters, compare_features
 from slimdiffsr.method.teacher import Teacher
 from slimdiffsr.models.pruning import prune
 from slimdiffsr.models.spec import UNetSpec
-from slimdiffsr.models.student import BaseStudent, LatentStudent, Student
+from slimdiffsr.models.student import BaseStudent, LatentStudent, MatchedStudent
 from slimdiffsr.settings.config import DistillConfig
 from slimdiffsr.stages.graphs import Recorded
 from slimdiffsr.stages.processes import shares_of
@@ -38,7 +38,7 @@ def inherit(
 class Imitator(nn.Module):
     """A student that also hands out its blocks, in its teacher's widths (phi of Eq. 17)."""
 
-    def __init__(self, student: Student, teacher: UNetSpec, *, mid: bool = False) -> None:
+    def __init__(self, student: MatchedStudent, teacher: UNetSpec, *, mid: bool = False) -> None:
         super().__init__()
         self.student = student
         self.mid = mid

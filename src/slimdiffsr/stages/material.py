@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimdiffsr.degrade import degrade
+from slimdiffsr.degrade import degrade, plain_pair
 from slimdiffsr.settings.config import LoopConfig
 from slimdiffsr.training.data import TrainingPairs
 from slimdiffsr.training.images import ImageFolder, find_images
@@ -51,11 +51,15 @@ def gather_images(
     config: LoopConfig, folders: Sequence[Path], make_lr: MakeLr, tell: Tell
 ) -> Material:
     """Sharp images below folders, whose partners ``make_lr`` makes. Raises DataError."""
-    images = find_images(folders, config.crop_hr_px, config.value_range, tell)
+    images = find_images(
+        folders, config.crop_hr_px, config.value_range, tell, balance=config.balance
+    )
     tell(Notice(_count(images)))
     samples = TrainingPairs(
-        images, config.crop_hr_px, config.seed, partial(make_lr, config), flip_all=config.flip_all
-    )
+        images, config.crop_hr_px, config.seed, partial(make_lr, config),
+        flip_all=config.flip_all, shrink=config.shrink, flat=config.flat,
+        plain=partial(_plain, config.recipe.scale),
+    )  # fmt: skip
     found = images.values
     return Material(
         samples,
@@ -92,6 +96,10 @@ def gather_pairs(config: LoopConfig, folders: tuple[Path, Path], tell: Tell) -> 
 def degrade_by(config: LoopConfig, hr: Tensor, rngs: list[torch.Generator]) -> Tensor:
     """The paper's degradation, by the config's recipe."""
     return degrade(hr, config.recipe, rngs)
+
+
+def _plain(scale: int, hr: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    return plain_pair(hr, scale, rng)
 
 
 def thin_out(config: LoopConfig, hr: Tensor, rngs: list[torch.Generator]) -> Tensor:

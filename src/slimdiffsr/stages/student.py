@@ -18,12 +18,13 @@ from slimdiffsr.files.students import save_model
 from slimdiffsr.files.teachers import load_base_unet, load_teacher
 from slimdiffsr.files.tensors import file_sha256, load_strict, load_tensors
 from slimdiffsr.method.teacher import Teacher
+from slimdiffsr.models.lean import LeanStudent
 from slimdiffsr.models.sd_vae import Taesd
 from slimdiffsr.models.student import (
     BaseStudent,
     LatentStudent,
+    MatchedStudent,
     Student,
-    TinyStudent,
     build_student,
     enlarge_bicubic,
 )
@@ -107,7 +108,7 @@ def first_student(config: TrainConfig, paths: RunPaths, teacher: Teacher | None)
             "leave them out, or set init=sd"
         )
     student = fresh(lambda: build_student(config.model), config.seed)
-    if config.init != "fresh" and not isinstance(student, TinyStudent):
+    if config.init != "fresh" and isinstance(student, BaseStudent | LatentStudent):
         _inherit(student, config, paths, teacher)
     if paths.start is not None:
         load_strict(student, load_tensors(paths.start)[0], str(paths.start))
@@ -152,11 +153,13 @@ class StudentTask:
         lpips = lpips_of(config.loss, paths.lpips, device)
         teacher = find_teacher(config, paths)
         self.student = first_student(config, paths, teacher)
-        if config.checkpointing:
+        if config.checkpointing and not isinstance(self.student, LeanStudent):
             recompute_blocks(self.student.unet, getattr(self.student, "codec", None))
         channels_last(self.student.to(device))
         adversary = fresh(
-            lambda: build_adversary(config.adversary, config.discriminator_width, paths.dino),
+            lambda: build_adversary(
+                config.adversary, config.discriminator_width, paths.dino, lpips
+            ),
             config.seed,
         )
         channels_last(adversary.to(device))
@@ -164,7 +167,8 @@ class StudentTask:
         learner: nn.Module = self.student
         self.distillation = None
         if teacher is not None and config.distill is not None:
-            learner = self._imitator(teacher).to(device)
+            assert not isinstance(self.student, LeanStudent)  # the config refuses it
+            learner = self._imitator(self.student, teacher).to(device)
             self.distillation = Distillation(
                 config.distill, teacher, config.seed, accelerator, graphs=config.graphs
             )
@@ -184,11 +188,9 @@ class StudentTask:
             config, accelerator, self.reconstruction, networks, self.optimizers
         )
 
-    def _imitator(self, teacher: Teacher) -> nn.Module:
+    def _imitator(self, student: MatchedStudent, teacher: Teacher) -> nn.Module:
         mid = self.config.distill is not None and self.config.distill.mid
-        imitator = fresh(
-            lambda: Imitator(self.student, teacher.unet.spec, mid=mid), self.config.seed
-        )
+        imitator = fresh(lambda: Imitator(student, teacher.unet.spec, mid=mid), self.config.seed)
         self.modules["adapters"] = imitator.adapters  # resumed, but not part of the model
         return imitator
 
@@ -206,9 +208,9 @@ class StudentTask:
         with self.accelerator.autocast():
             made = self.learner(lr)
         if self.distillation is None:
-            return Attempt(made, *self.reconstruction.loss(made, hr, step))
+            return Attempt(made, *self.reconstruction.loss(made, hr, lr, step))
         sr, adapted = made
-        total, terms = self.reconstruction.loss(sr, hr, step)
+        total, terms = self.reconstruction.loss(sr, hr, lr, step)
         enlarged = enlarge_bicubic(lr, self.config.model.scale)
         imitation, more = self.distillation.loss(adapted, enlarged, hr, step)
         return Attempt(sr, total + imitation, terms | more)

@@ -114,7 +114,9 @@ class TeacherTask:
         if config.checkpointing:
             recompute_blocks(teacher.unet, teacher.codec)
         adversary = fresh(
-            lambda: build_adversary(config.adversary, config.discriminator_width, paths.dino),
+            lambda: build_adversary(
+                config.adversary, config.discriminator_width, paths.dino, lpips
+            ),
             config.seed,
         )
         channels_last(adversary.to(device))
@@ -146,7 +148,7 @@ class TeacherTask:
         """Eq. 22."""
         with self.accelerator.autocast():
             sr, guidance = self.teacher(enlarge_bicubic(lr, self.config.recipe.scale), hr)
-        total, terms = self.reconstruction.loss(sr, hr, step)
+        total, terms = self.reconstruction.loss(sr, hr, lr, step)
         terms["tv"] = total_variation(guidance.alpha_bar)
         total = total + self.config.tv * terms["tv"]
         return Attempt(sr, total, {**terms, "timestep": guidance.timestep.mean()})

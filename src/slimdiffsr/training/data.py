@@ -6,28 +6,35 @@ makes it: so runs resume exactly, and one process and eight see the same data.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from slimdiffsr.degrade import image_generator
+from slimdiffsr.degrade.draws import chance, uniform
 from slimdiffsr.errors import DataError
 from slimdiffsr.settings.config import LoopConfig
 from slimdiffsr.training.images import ImageFolder
 from slimdiffsr.training.notices import Notice, Tell, say_nothing
 from slimdiffsr.training.pixels import Window
 from slimdiffsr.training.pool import PairPool, draw_indices
+from slimdiffsr.training.refresh import Producer
 from slimdiffsr.training.workers import Batch, Passed, Sample, Samples, load_batches
 
 __all__ = [
     "SampleNumbers",
     "TrainingPairs",
     "augment",
+    "average_to",
     "batch_files",
+    "draw_side",
     "draw_weighted",
     "draw_window",
     "training_batches",
@@ -35,6 +42,7 @@ __all__ = [
 
 MOST_RETRIES = 20
 
+MakePlain = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 Degrade = Callable[[Tensor, list[torch.Generator]], Tensor]
 
 
@@ -49,7 +57,14 @@ class TrainingPairs:
         degrade: Degrade,
         *,
         flip_all: bool = False,
+        shrink: tuple[float, float] = (1.0, 1.0),
+        flat: float = 0.0,
+        plain: MakePlain | None = None,
     ) -> None:
+        """flat: the share of crops in whose place ``plain`` puts a plain surface; see ``cut_shrunk``."""
+        self.shrink = shrink
+        self.flat = flat
+        self.plain = plain
         self.images = images
         self.crop_hr_px = crop_hr_px
         self.seed = seed
@@ -66,6 +81,8 @@ class TrainingPairs:
         rng = image_generator(self.seed, number)
         _, hr, passed = self._cut(rng)
         hr = augment(rng, (hr,), flip_all=self.flip_all)[0]
+        if self.plain is not None and self.flat > 0 and chance(self.flat, rng):
+            return *self.plain(hr, rng), passed
         return self.degrade(hr[None], [rng])[0], hr, passed
 
     def file(self, number: int) -> Path:
@@ -80,9 +97,11 @@ class TrainingPairs:
         for _ in range(MOST_RETRIES):
             path = files[index]
             kind = self.images.kinds[path]
-            window = draw_window(kind.height, kind.width, self.crop_hr_px, rng)
+            side = draw_side(kind.height, kind.width, self.crop_hr_px, self.shrink, rng)
+            window = draw_window(kind.height, kind.width, side, rng)
             try:
-                return path, self.images.read(path, window), tuple(passed.items())
+                image = average_to(self.images.read(path, window), self.crop_hr_px)
+                return path, image, tuple(passed.items())
             except DataError as error:
                 passed[str(path)] = str(error)
             index = int(torch.randint(0, len(files), (), generator=rng))
@@ -96,6 +115,29 @@ def draw_window(height: int, width: int, side: int, rng: torch.Generator) -> Win
     y = int(torch.randint(0, height - side + 1, (), generator=rng))
     x = int(torch.randint(0, width - side + 1, (), generator=rng))
     return Window(y, x, side, side)
+
+
+def draw_side(
+    height: int, width: int, crop_px: int, shrink: tuple[float, float], rng: torch.Generator
+) -> int:
+    """How large a square to cut for a crop, to be averaged down to it: a random factor times it.
+
+    The factor is drawn evenly in its logarithm, as far as the image allows. It teaches coarser
+    ground, and other places in images that are hardly larger than a crop.
+    """
+    low, high = shrink[0], min(shrink[1], min(height, width) / crop_px)
+    if high <= max(low, 1.0):
+        return crop_px
+    return int(crop_px * math.exp(uniform((math.log(low), math.log(high)), rng)))
+
+
+def average_to(image: Tensor, side: int) -> Tensor:
+    """A square (3, h, h) averaged down to (3, side, side)."""
+    if image.shape[-1] == side:
+        return image
+    size = (side, side)
+    small = F.interpolate(image[None], size, mode="bilinear", antialias=True, align_corners=False)
+    return small[0].clamp(0, 1)
 
 
 def draw_weighted(cumulative: Tensor, rng: torch.Generator) -> int:
@@ -175,6 +217,9 @@ def training_batches(
     on_passed: called with images that were passed over, each with the reason.
     """
     numbers = SampleNumbers(first_step, config.steps, config.batch, process, processes)
+    if config.pool and config.refresh:
+        yield from _refreshed_batches(config, pairs, numbers, device, tell, on_passed)
+        return
     if config.pool:
         pool = PairPool.prepare(pairs, config.pool, config.workers, tell)
         on_passed(pool.passed)
@@ -218,3 +263,30 @@ def _pool_batches(
         rng = image_generator(config.seed + 2, step)
         lr, hr = pool.draw(config.batch, rng, turn=config.flip_all, share=share)
         yield lr * 2 - 1, hr * 2 - 1
+
+
+def _refreshed_batches(
+    config: LoopConfig,
+    pairs: Samples,
+    numbers: SampleNumbers,
+    device: torch.device,
+    tell: Tell,
+    on_passed: Callable[[Passed], None],
+) -> Iterator[tuple[Tensor, Tensor]]:
+    # Which pairs a step sees hangs on how fast they are made: such a run does not repeat exactly.
+    size = config.batch // numbers.processes
+    share = slice(numbers.process * size, (numbers.process + 1) * size)
+    first = numbers.first_step * config.batch
+    with contextlib.closing(Producer(pairs, first, config.workers, tell)) as producer:
+        pool, made = None, 0
+        for step in range(numbers.first_step, numbers.last_step):
+            for lr, hr, passed in producer.waiting(least=0 if made else 4 * config.batch):
+                pool = PairPool.empty((lr, hr), config.pool, device) if pool is None else pool
+                pool.put(lr, hr, made)
+                made += len(lr)
+                on_passed(passed)
+            assert pool is not None
+            rng = image_generator(config.seed + 2, step)
+            filled = min(made, config.pool)
+            lr, hr = pool.draw(config.batch, rng, turn=config.flip_all, share=share, filled=filled)
+            yield lr * 2 - 1, hr * 2 - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,12 +40,15 @@ def find_images(
     smallest_px: int,
     value_range: tuple[float, float] | None = None,
     tell: Tell = say_nothing,
+    *,
+    balance: float = 0.0,
 ) -> ImageFolder:
     """All images below the folders whose sides reach ``smallest_px``; headers are read, not pixels.
 
     Of the published trees in ``layouts``, recognised or insisted on as in ``dota:/data/DOTA``, only
     the training part counts. Images of more than 8 bits are read by ``value_range``, or by one that
-    is found in them, which is told. Raises DataError when a folder is missing, is not the tree that
+    is found in them, which is told. balance: 1 gives all folders that hold images the same weight in
+    sum, 0 all pixels; between them the geometric mean. Raises DataError when a folder is missing, is not the tree that
     it is said to be, or nothing is left.
     """
     kinds: dict[Path, Kind] = {}
@@ -64,9 +68,17 @@ def find_images(
             continue
         kinds[path] = kind
     _check_any(folders, kinds, unreadable, too_small, smallest_px)
-    weights = tuple(float(kind.width * kind.height) for kind in kinds.values())
+    weights = _weights(kinds, balance)
     values = _range_of([p for p, kind in kinds.items() if kind.deep], value_range, tell)
     return ImageFolder(tuple(kinds), weights, unreadable, too_small, values, kinds)
+
+
+def _weights(kinds: Mapping[Path, Kind], balance: float) -> tuple[float, ...]:
+    pixels = {path: float(kind.width * kind.height) for path, kind in kinds.items()}
+    folders: dict[Path, float] = defaultdict(float)
+    for path, count in pixels.items():
+        folders[path.parent] += count
+    return tuple(count / folders[path.parent] ** balance for path, count in pixels.items())
 
 
 def _check_any(

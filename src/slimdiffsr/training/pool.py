@@ -38,18 +38,39 @@ class PairPool:
             tell(Notice("preparing the pool, pair", sum(map(len, lrs)), count))
         return cls(torch.cat(lrs), torch.cat(hrs), tuple(passed))
 
+    @classmethod
+    def empty(cls, like: tuple[Tensor, Tensor], size: int, device: torch.device) -> PairPool:
+        """Room for ``size`` pairs of the shapes of these, LR and HR."""
+        lr, hr = (torch.zeros((size, *x.shape[1:]), dtype=torch.uint8, device=device) for x in like)
+        return cls(lr, hr)
+
+    def put(self, lr: Tensor, hr: Tensor, first: int) -> None:
+        """Write pairs in 8 bits over those from ``first`` on, and behind the last from the start."""
+        index = (torch.arange(len(lr)) + first) % len(self.lr)
+        for images, new in ((self.lr, lr), (self.hr, hr)):
+            images[index.to(images.device)] = new.to(images.device)
+
     def to(self, device: torch.device) -> PairPool:
         """The pool in a device's memory."""
         return PairPool(self.lr.to(device), self.hr.to(device), self.passed)
 
     def draw(
-        self, batch: int, rng: torch.Generator, *, turn: bool, share: slice
+        self,
+        batch: int,
+        rng: torch.Generator,
+        *,
+        turn: bool,
+        share: slice,
+        filled: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """This process's share of one random batch, LR and HR in [0, 1], by a CPU generator.
 
+        filled: how many of the pairs are there; None is all.
+
         ``turn`` also mirrors vertically and transposes, the whole batch alike.
         """
-        index = draw_indices(len(self.lr), batch, rng)[share].to(self.lr.device)
+        count = len(self.lr) if filled is None else filled
+        index = draw_indices(count, batch, rng)[share].to(self.lr.device)
         left_right, up_down, transpose = torch.randint(0, 2, (3,), generator=rng).tolist()
         drawn = []
         for images in (self.lr, self.hr):
