@@ -15,7 +15,11 @@ from numpy.typing import NDArray
 from rasterio.warp import transform_bounds
 from rasters import write_raster
 
-from slimdiffsr.geo import KnownRaster, Network, SceneOptions, upscale_scene
+from slimdiffsr.geo import KnownRaster, Network, SceneOptions
+from slimdiffsr.geo.environment import gdal
+from slimdiffsr.geo.job import decide
+from slimdiffsr.geo.pipeline import compute_chunk
+from slimdiffsr.geo.raster import open_source
 
 SIDE = 48  # pixels of 10 m; the other grids follow
 NEW = "S2B_MSIL2A_20230801T101559_N0509_R065_T32TQM_20230801T143500.tif"
@@ -38,7 +42,7 @@ def stored(truth: NDArray[np.float64], scale: float, offset: float, dtype: str) 
 
 
 def seen_reflectance(
-    known: KnownRaster, folder: Path, options: SceneOptions | None = None
+    known: KnownRaster, options: SceneOptions | None = None
 ) -> NDArray[np.float64]:
     """(3, h, w): what a network saw of a scene that one tile holds, as reflectance."""
     batches: list[NDArray[np.float32]] = []
@@ -50,8 +54,10 @@ def seen_reflectance(
     network = Network(
         scale=4, tile_hr_px=4 * SIDE, overlap_hr_px=0, model_id="spy", predict=predict
     )
-    options = options or SceneOptions(overwrite=True)
-    upscale_scene(known, folder / "seen.tif", network, options)
+    with gdal(), open_source(known) as source:
+        job = decide(source, network, options or SceneOptions())
+        for chunk_hr in job.chunks():
+            compute_chunk(job, chunk_hr, network)
     (batch,) = batches
     assert known.rgb is not None
     meanings = [known.meanings[band - 1] for band in known.rgb]

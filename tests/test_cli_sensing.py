@@ -45,6 +45,7 @@ def refused(*words: object) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_a_safe_and_a_landsat_folder_are_inputs(tmp_path: Path) -> None:
     product = safe(tmp_path, "2A", "05.09", -1000)
     told = done("upscale", product, tmp_path / "s2.tif", *BICUBIC).output
@@ -56,6 +57,7 @@ def test_a_safe_and_a_landsat_folder_are_inputs(tmp_path: Path) -> None:
     assert names == {f"{scene.name}_x4.tif", f"{product.stem}_x4.tif"}
 
 
+@pytest.mark.slow
 def test_a_folder_of_products_is_looked_through(tmp_path: Path) -> None:
     safe(tmp_path / "in", "2A", "05.09", -1000)
     write_raster(tmp_path / "in" / "plain.tif", byte_picture(3, 20, 20))
@@ -91,6 +93,7 @@ def test_an_item_gets_an_item_of_its_own(tmp_path: Path) -> None:
     assert "exists already" in words
 
 
+@pytest.mark.slow
 def test_a_collection_becomes_a_folder_of_results(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     items = [
@@ -160,6 +163,7 @@ def test_all_bands_go_two_ways(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_one_range_for_all_inputs(tmp_path: Path) -> None:
     bright = stored(reflectance() * 2, 1e-4, 0, "uint16")
     dark = stored(reflectance() * 0.5, 1e-4, 0, "uint16")
@@ -198,6 +202,7 @@ def test_sensors_are_listed_and_told(tmp_path: Path) -> None:
     assert "no sensor" in refused("sensors", "spot")
 
 
+@pytest.mark.slow
 def test_a_search_writes_items_that_upscale_takes(tmp_path: Path) -> None:
     clouds: dict[str, Any] = {"eo:cloud_cover": 3}
     item = stac_item(tmp_path / "in", "copernicus", offset=-0.1, **clouds)
@@ -230,6 +235,7 @@ def test_a_search_writes_items_that_upscale_takes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path / "out.tif").shape, (3, 192, 192))
 
 
+@pytest.mark.slow
 def test_a_zarr_folder_and_a_subdataset_are_inputs(tmp_path: Path) -> None:
     values = byte_picture(3, 20, 30)
     with rasterio.open(plain(tmp_path / "in.tif", values)) as dataset:

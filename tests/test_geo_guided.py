@@ -58,7 +58,10 @@ def test_block_means_are_those_wanted() -> None:
     assert np.abs(made - wanted)[here].max() < 0.05 * before.max()
 
 
-@pytest.mark.parametrize("changes", [{"chunk_hr_px": 512}, {"window": (40, 30, 50, 60)}])
+@pytest.mark.parametrize(
+    "changes",
+    [pytest.param({"chunk_hr_px": 512}, marks=pytest.mark.slow), {"window": (40, 30, 50, 60)}],
+)
 def test_every_band_is_the_same_wherever_chunks_end(
     tmp_path: Path, changes: dict[str, tuple[int, ...]]
 ) -> None:

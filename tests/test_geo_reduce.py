@@ -72,7 +72,10 @@ def test_the_grid_is_exact(
     assert plan.scale == pytest.approx(10 / pixel_m)
 
 
-@pytest.mark.parametrize("scale", [3, 2, 3.7])
+_SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("scale", [3, pytest.param(2, marks=_SLOW), pytest.param(3.7, marks=_SLOW)])
 def test_chunks_and_windows_make_no_difference(tmp_path: Path, scale: float) -> None:
     path = scene(tmp_path)
     whole = run(path, output_scale=scale)

@@ -7,6 +7,8 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasters import byte_picture, wobbly, write_raster
 
-from slimdiffsr.errors import InterruptedRunError, RasterError, WorkerError
+from slimdiffsr.errors import RasterError, WorkerError
 from slimdiffsr.geo import (
     Network,
     Progress,
@@ -159,7 +161,9 @@ def test_a_worker_that_would_make_other_pixels_is_left_out(
 COMMAND = """
     import sys
     sys.path.insert(0, {tests!r})
-    from functools import partial
+    from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
     from test_geo_workers import OPTIONS, plans
     from slimdiffsr.errors import InterruptedRunError
     from slimdiffsr.geo import open_workers, upscale_scene
@@ -216,6 +220,21 @@ def _alive(group: int) -> bool:
     return True
 
 
+def killer(crew: Workers, rng: np.random.Generator) -> Callable[[Progress], None]:
+    """A watcher that kills one worker or both, some time after one to three new chunks."""
+    begun: list[int] = []
+    chunks, wait, victims = rng.integers(1, 4), rng.uniform(0, 0.2), rng.integers(1, 3)
+
+    def watch(progress: Progress) -> None:
+        begun.append(progress.chunks_done)
+        if progress.stage == "tiles" and begun[-1] - begun[0] >= chunks:
+            time.sleep(wait)
+            for process in crew.process_ids()[:victims]:
+                os.kill(process, signal.SIGKILL)
+
+    return watch
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_kill_9_of_workers_at_random_times_gives_the_same_bytes(
@@ -223,20 +242,9 @@ def test_kill_9_of_workers_at_random_times_gives_the_same_bytes(
 ) -> None:
     rng = np.random.default_rng(seed)
     out = tmp_path / "out.tif"
-    for _ in range(20):
-        with open_workers(plans(2, seconds=0.001)) as crew:
-            at = time.monotonic() + rng.uniform(0.3, 2.5)
-
-            def watch(progress: Progress, at: float = at, crew: Workers = crew) -> None:
-                if progress.stage == "tiles" and time.monotonic() > at:
-                    for process in crew.process_ids()[: rng.integers(1, 3)]:
-                        os.kill(process, signal.SIGKILL)
-
-            try:
-                upscale_scene(scene, out, crew, OPTIONS, on_progress=watch)
-            except (WorkerError, InterruptedRunError):
-                continue
-        break
+    while not out.exists():  # each run makes at least one chunk
+        with open_workers(plans(2, seconds=0.001)) as crew, suppress(WorkerError):
+            upscale_scene(scene, out, crew, OPTIONS, on_progress=killer(crew, rng))
     assert out.read_bytes() == alone
 
 

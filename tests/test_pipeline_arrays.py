@@ -11,7 +11,7 @@ from rasters import byte_picture, picture, read, wobbly, write_raster
 from torch import Tensor
 
 from slimdiffsr.errors import PredictionError
-from slimdiffsr.geo import Network, SceneOptions, upscale_scene
+from slimdiffsr.geo import BandMeaning, KnownRaster, Network, SceneOptions, upscale_scene
 from slimdiffsr.geo.arrays import NUMPY, Arrays
 from slimdiffsr.geo.values import DTYPES
 from slimdiffsr.runtime.pipeline import TileNetwork, TorchArrays
@@ -32,12 +32,13 @@ def network_on(device: torch.device, **more: Any) -> Network:
 
 
 def both(
-    path: Path, device: torch.device, batch: int = 3, **options: Any
+    src: Path | KnownRaster, device: torch.device, batch: int = 3, **options: Any
 ) -> tuple[NDArray[Any], NDArray[Any]]:
+    path = Path(src.path) if isinstance(src, KnownRaster) else src
     out = path.with_name("out.tif")
     results = []
     for network in (wobbly(batch=batch), network_on(device, batch=batch)):
-        upscale_scene(path, out, network, SceneOptions(overwrite=True, **options))
+        upscale_scene(src, out, network, SceneOptions(overwrite=True, **options))
         results.append(read(out))
     return results[0], results[1]
 
@@ -67,6 +68,22 @@ def test_one_band_masks_alpha_and_chunks(tmp_path: Path, device: torch.device) -
     path = write_raster(tmp_path / "in.tif", values, mask=mask)
     for options in ({"bands": (2,)}, {"all_bands": True}, {"colour": "none"}):
         ours, theirs = both(path, device, chunk_hr_px=512, **options)
+        np.testing.assert_array_equal(theirs, ours)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_bands_of_different_ranges_and_their_neighbours(
+    tmp_path: Path, device: torch.device
+) -> None:
+    values = (picture(4, 70, 60) * 9000 + 500).astype(np.uint16)
+    path = write_raster(tmp_path / "in.tif", values)
+    meanings = tuple(
+        BandMeaning(scale=1e-4, offset=-0.01 * k, white=0.6 + 0.1 * k) for k in range(4)
+    )
+    known = KnownRaster(path=str(path), rgb=(1, 2, 3), meanings=meanings)
+    several: list[dict[str, Any]] = [{}, {"all_bands": "network"}, {"output_scale": 3}]
+    for options in several:
+        ours, theirs = both(known, device, **options)
         np.testing.assert_array_equal(theirs, ours)
 
 

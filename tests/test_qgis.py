@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import rasterio
 from rasters import UTM, byte_picture, read, write_raster
@@ -205,6 +206,17 @@ def test_errors_are_the_commands_sentences_and_of_many_the_good_ones_are_made(se
     assert "complex numbers" in " ".join(found["many"]["told"])
     assert found["many"]["results"]["LAYERS"] == [str(folder / "many" / "scene_x4.tif")]
     assert [layer["name"] for layer in found["many"]["layers"]] == ["scene_x4"]
+
+
+@pytest.mark.slow
+def test_a_model_is_written_for_deepness(session: Any) -> None:
+    found, folder = session
+    if "needs the package" in found["exported"]["error"]:
+        pytest.skip("no onnxscript: extra onnx")
+    assert found["exported"]["good"], found["exported"]["error"]
+    said = {entry.key: entry.value for entry in onnx.load(folder / "tiny.onnx").metadata_props}
+    assert json.loads(said["model_type"]) == "Superresolution"
+    assert json.loads(said["resolution"]) == 240
 
 
 @pytest.mark.slow

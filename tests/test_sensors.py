@@ -55,7 +55,7 @@ def test_sentinel_2_with_and_without_its_offset(
         profile = {"scales": (declared[0],) * 3, "offsets": (declared[1],) * 3}
     path = plain(tmp_path / name, stored(truth, 1e-4, offset, dtype), NAMES, **profile)
     known = known_raster(path)
-    np.testing.assert_allclose(seen_reflectance(known, tmp_path), truth, atol=1e-4)
+    np.testing.assert_allclose(seen_reflectance(known), truth, atol=1e-4)
     doubt = " ".join(known.remarks[1:])
     assert said in doubt
     assert bool(doubt) == bool(said)
@@ -67,7 +67,7 @@ def test_the_offset_asked_for_wins_over_all_evidence(tmp_path: Path, offset: flo
     path = plain(tmp_path / NEW, stored(truth, 1e-4, offset, "uint16"), NAMES)
     known = known_raster(path, SensorOptions(offset=offset))
     assert known.meanings[0].offset == offset
-    seen = seen_reflectance(known, tmp_path)
+    seen = seen_reflectance(known)
     np.testing.assert_allclose(seen, np.minimum(truth, 0.3), atol=1e-4)
 
 
@@ -116,7 +116,7 @@ def test_each_sensor_has_its_bands_and_its_factors(
     known = known_raster(path, SensorOptions(sensor=sensor))
     assert known.rgb == rgb
     wanted = truth[[band - 1 for band in rgb]]
-    np.testing.assert_allclose(seen_reflectance(known, tmp_path), wanted, atol=1e-4)
+    np.testing.assert_allclose(seen_reflectance(known), wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -191,9 +191,9 @@ def test_eight_bits_are_a_picture_whatever_the_sensor(tmp_path: Path) -> None:
 def test_floating_point_reflectance_needs_no_factor(tmp_path: Path) -> None:
     truth = reflectance()
     known = known_raster(plain(tmp_path / NEW, truth.astype(np.float32), NAMES))
-    np.testing.assert_allclose(seen_reflectance(known, tmp_path), truth, atol=1e-6)
+    np.testing.assert_allclose(seen_reflectance(known), truth, atol=1e-6)
     counts = known_raster(plain(tmp_path / OLD, (truth * 1e4).astype(np.float32), NAMES))
-    np.testing.assert_allclose(seen_reflectance(counts, tmp_path), truth, atol=1e-4)
+    np.testing.assert_allclose(seen_reflectance(counts), truth, atol=1e-4)
 
 
 @pytest.mark.parametrize("nodata", [0.0, "none", 1234.0])
@@ -223,7 +223,7 @@ def test_a_users_own_sensor_is_a_small_file(tmp_path: Path) -> None:
     path = plain(tmp_path / "in.tif", stored(truth, 1e-5, -0.05, "uint16"), ("a", "b", "c"))
     known = known_raster(path, SensorOptions(sensor=str(table), scale_factor=1e-5))
     assert (known.rgb, known.nodata, known.meanings[0].white) == ((3, 2, 1), 7, 0.4)
-    np.testing.assert_allclose(seen_reflectance(known, tmp_path), truth[::-1], atol=1e-5)
+    np.testing.assert_allclose(seen_reflectance(known), truth[::-1], atol=1e-5)
     table.write_text(table.read_text() + "whitw = 2\n")
     with pytest.raises(ConfigError, match="whitw"):
         find_sensor(str(table))

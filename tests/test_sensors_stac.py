@@ -52,7 +52,7 @@ def test_an_item_is_seen_as_the_reflectance_it_means(
 ) -> None:
     item = stac_item(tmp_path / "in", kind, offset=offset, **properties)
     known = known_raster(item)
-    np.testing.assert_allclose(seen_reflectance(known, tmp_path), truth(), atol=1e-4)
+    np.testing.assert_allclose(seen_reflectance(known), truth(), atol=1e-4)
     doubt = " ".join(known.remarks[1:])
     assert said in doubt
     assert bool(doubt) == bool(said)
@@ -63,7 +63,7 @@ def test_an_item_behind_http_is_read_in_ranges(tmp_path: Path) -> None:
     asked: list[str] = []
     with served(tmp_path / "in", "ranges", asked) as address:
         known = known_raster(f"{address}/{item.name}")
-        np.testing.assert_allclose(seen_reflectance(known, tmp_path), truth(), atol=1e-4)
+        np.testing.assert_allclose(seen_reflectance(known), truth(), atol=1e-4)
     assert asked
 
 

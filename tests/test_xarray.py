@@ -52,7 +52,7 @@ def by_file(path: Path, upscaler: Upscaler, options: SceneOptions) -> Any:
 
 
 @pytest.mark.parametrize("chunks", [{}, {"y": 40, "x": 57}])
-@pytest.mark.parametrize("scale", [None, 3.0])
+@pytest.mark.parametrize("scale", [pytest.param(None, marks=pytest.mark.slow), 3.0])
 def test_an_array_becomes_what_its_file_would(
     tmp_path: Path, pooling: Upscaler, chunks: dict[str, int], scale: float | None
 ) -> None:

@@ -114,6 +114,9 @@ def scenarios(source: str, other: str, folder: Path) -> dict[str, Any]:
         "wrong": run("superresolve", {"INPUT": layer_id, "RANGE": "9,1", **bicubic, "OUTPUT": out("wrong.tif")}),
         "cancelled": run("superresolve", {"INPUT": layer_id, "EXTRA": "--chunk 512", "MODEL": 0, "OUTPUT": out("long.tif")}, 40),
         "resumed": run("superresolve", {"INPUT": layer_id, "EXTRA": "--chunk 512", "MODEL": 0, "OUTPUT": out("long.tif")}),
+        "exported": run(
+            "exportfordeepness", {"MODEL": 0, "RESOLUTION": 2.4, "OUTPUT": out("tiny.onnx")}
+        ),
         "many": run("superresolvemany", {"INPUT": [layer_id, other], **bicubic, "OUTPUT": out("many"), "LOAD": True}),
     }  # fmt: skip
 

@@ -51,11 +51,13 @@ from slimdiffsr.cli.sensing import (
     ScaleFactorOption,
     SensorOption,
     SignOption,
+    bands_beside,
     expand_items,
     nodata_of,
     place_of,
     resolution_of,
     sensor_options,
+    with_shared_range,
 )
 from slimdiffsr.cli.show import (
     duration,
@@ -150,7 +152,7 @@ def upscale(
         value_range=value_pair(value_range),
         alpha=cast(Any, alpha),
         nodata=nodata_of(nodata),
-        all_bands=_bands_beside(all_bands),
+        all_bands=bands_beside(all_bands),
         **place_of(bounds, bounds_crs, bbox),
         window=four("--window", window, int),
         **resolution_of(resolution),
@@ -174,10 +176,10 @@ def upscale(
         _check_picture(before_after, found, options)
     inputs = {}
     if value_range == "shared":
-        inputs = _with_shared_range(found, options, of_sensor)
+        inputs = with_shared_range([work.source for work in found.works], options, of_sensor)
     if upscaler.runtimes.depends_on_size and not found.many and found.works:
-        tiles = upscaler.plan_scene(found.works[0].source, options).tiles
-        plan = dataclasses.replace(plan, tiles=tiles)
+        first = upscaler.plan_scene(found.works[0].source, options, sensor=of_sensor)
+        plan = dataclasses.replace(plan, tiles=first.tiles)
     with (
         library_lines(verbose),
         _probe([work.source for work in found.works]) as probe,
@@ -256,23 +258,6 @@ def _probe(sources: list[str]) -> AbstractContextManager[Probe | None]:
 
     well_read = all(Path(source).suffix.lower() in WELL_READ for source in sources)
     return nullcontext() if well_read and len(sources) < 2 else Probe()
-
-
-def _bands_beside(text: str | None) -> Any:  # noqa: ANN401  one of three literals
-    if text not in (None, "bicubic", "network"):
-        raise ConfigError(f"--all-bands must be bicubic or network, got {text!r}")
-    return "network" if text == "network" else text is not None
-
-
-def _with_shared_range(
-    found: WorkList, options: SceneOptions, of_sensor: SensorOptions
-) -> dict[str, KnownRaster]:
-    from slimdiffsr.sensors import known_raster
-    from slimdiffsr.sensors.shared import share_range
-
-    sources = [work.source for work in found.works]
-    known = [known_raster(x, of_sensor, all_bands=bool(options.all_bands)) for x in sources]
-    return dict(zip(sources, share_range(known, options.bands), strict=True))
 
 
 def _check_picture(picture: Path, found: WorkList, options: SceneOptions) -> None:

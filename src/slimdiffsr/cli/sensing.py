@@ -12,6 +12,7 @@ from slimdiffsr.cli.show import note, report
 from slimdiffsr.errors import ConfigError, RasterError, TilingError
 
 if TYPE_CHECKING:
+    from slimdiffsr.geo import KnownRaster, SceneOptions
     from slimdiffsr.sensors import SensorOptions
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "ScaleFactorOption",
     "SensorOption",
     "SignOption",
+    "bands_beside",
     "expand_items",
     "nodata_of",
     "place_of",
@@ -31,6 +33,7 @@ __all__ = [
     "search",
     "sensor_options",
     "sensors",
+    "with_shared_range",
 ]
 
 SensorOption = Annotated[
@@ -72,6 +75,24 @@ def sensor_options(
     return SensorOptions(
         sensor=sensor, offset=offset, scale_factor=scale_factor, assets=names, sign=cast(Any, sign)
     )
+
+
+def bands_beside(text: str | None) -> Any:  # noqa: ANN401  one of three literals
+    """Whether the other bands are written, and how. Raises ConfigError."""
+    if text not in (None, "bicubic", "network"):
+        raise ConfigError(f"--all-bands must be bicubic or network, got {text!r}")
+    return "network" if text == "network" else text is not None
+
+
+def with_shared_range(
+    sources: list[str], options: SceneOptions, of_sensor: SensorOptions
+) -> dict[str, KnownRaster]:
+    """What is known of each input, with one range for all. Raises RangeError."""
+    from slimdiffsr.sensors import known_raster
+    from slimdiffsr.sensors.shared import share_range
+
+    known = [known_raster(x, of_sensor, all_bands=bool(options.all_bands)) for x in sources]
+    return dict(zip(sources, share_range(known, options.bands), strict=True))
 
 
 def nodata_of(text: str | None) -> Any:  # noqa: ANN401  a number or a word

@@ -23,7 +23,7 @@ _ELSE = {
     "torch": "a torch tensor: give tensor.permute(1, 2, 0).cpu().numpy() of one that is (3, h, w), "
     "or call restore with (b, 3, h, w) in [-1, 1]",
     "rasterio": "an open rasterio dataset: give its path to upscale_scene",
-    "xarray": "an xarray object: give its to_numpy() with the bands last",
+    "xarray": "an xarray object: give it to slimdiffsr.xarray.upscale",
     "pathlib": "the name of a file: upscale_scene takes files",
 }
 _ELSE_BUILT_IN: dict[type, str] = {

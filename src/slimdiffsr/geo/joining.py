@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from slimdiffsr.geo import tiff
+from slimdiffsr.geo.band_tags import arrive, must_travel
 from slimdiffsr.geo.blocks import block_profile, build_overviews, set_colours
 from slimdiffsr.geo.chunks import levels_of
 from slimdiffsr.geo.formats import DRIVERS
@@ -192,13 +193,16 @@ def _sample(
         header, region_hr=replace(header.region_hr, width=_SAMPLE_HR_PX, height=_SAMPLE_HR_PX)
     )
     vrt = path.with_suffix(".vrt")
-    vrt.write_text(vrt_xml(small, []), encoding="utf-8")
+    travel = must_travel(header, options)
+    vrt.write_text(vrt_xml(small, [], tags_travel=travel), encoding="utf-8")
     try:
         rasterio.shutil.copy(
             str(vrt), str(path), driver=DRIVERS[fmt], strict=False, **{**options, "BIGTIFF": "NO"}
         )
     finally:
         vrt.unlink()
+    if travel:
+        arrive(path)
     with path.open("rb") as file:
         return tiff.read_directories(file)
 
