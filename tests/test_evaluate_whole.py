@@ -24,7 +24,8 @@ def test_a_whole_image_has_no_tiles_and_no_mirrored_border(tmp_path: Path) -> No
     made = whole.restore(rgb, "x")
     with torch.inference_mode():
         expected = to_rgb8(load_model(str(path)).model(to_signed(rgb))[0])
-    np.testing.assert_array_equal(made, expected)
-    assert not np.array_equal(made, tiled.restore(rgb, "x"))
+    # Another path through the network may round otherwise; mirrored borders make it another picture.
+    assert int(np.abs(made.astype(int) - expected).max()) <= 2
+    assert int(np.abs(made.astype(int) - tiled.restore(rgb, "x")).max()) > 5
     assert "whole images, colour none" in whole.about
     assert whole.identity != tiled.identity

@@ -123,11 +123,11 @@ def evaluate(
         raise InterruptedRunError(
             f"stopped; what is scored is kept in {out}, and the same command goes on from there"
         ) from None
-    told_of = [*reports, pool(reports)] if len(reports) > 1 else reports
-    write_tables(out, told_of)
+    shown = [*reports, pool(reports)] if len(reports) > 1 else reports
+    write_tables(out, shown)
     if save_outputs:
-        _draw(out, told_of, list(zip(sets, reports, strict=True)), pictures)
-    print(report_markdown(told_of))
+        _draw(out, shown, list(zip(sets, reports, strict=True)), pictures)
+    print(report_markdown(shown))
     failed = sum(len(report.failures) for report in reports)
     if failed:
         note(f"{failed} failures: see 'Not scored' in {out / 'report.md'}")
