@@ -262,7 +262,7 @@ def test_bad_outputs(scene: Path, tmp_path: Path) -> None:
     ]:
         fails(run("upscale", scene, f"{tmp_path}/{target}", *BICUBIC), words)
     fails(run("upscale", scene, "-", *BICUBIC), "cannot be written to a pipe")
-    fails(run("upscale", scene, "s3://bucket/out.tif", *BICUBIC), "must be a local file")
+    fails(run("upscale", scene, "ftp://host/out.tif", *BICUBIC), "no place that is known")
     fails(run("upscale", scene), "at least one input and the output")
     assert scene.read_bytes() == before
     assert (tmp_path / "there.tif").read_text() == "mine"

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from rasters import byte_picture, write_raster
 from test_scale_out import CHUNK, alone
+from typer.testing import CliRunner
 
 from slimdiffsr.errors import PlaceError
 from slimdiffsr.geo import SceneOptions
@@ -182,3 +183,19 @@ def test_missing_credentials_name_the_variables(
         open_place("s3://bucket/x").put("key", b"")
     server.shutdown()
     server.server_close()
+
+
+def test_upscale_writes_to_a_store(
+    store: Unreliable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from slimdiffsr.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    scene = write_raster(tmp_path / "scene.tif", byte_picture(3, 60, 50), photometric="RGB")
+    words = ["upscale", str(scene), "s3://bucket/made/a.tif", "-m", "bicubic", "-q"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    made = open_place("s3://bucket/made").get("a.tif")
+    CliRunner().invoke(app, ["upscale", str(scene), "local.tif", "-m", "bicubic", "-q"])
+    assert made == (tmp_path / "local.tif").read_bytes()
+    assert not list(tmp_path.glob("slimdiffsr-sending-*"))

@@ -76,7 +76,9 @@ def cores() -> int:
 
 
 def worker_plans(plan: ModelPlan, workers: int | None) -> list[geo.WorkerPlan]:
-    """One process for each card of ``plan.device``, or ``workers`` that share the cores.
+    """One process for each card of ``plan.device``, or ``workers`` that share cores or cards.
+
+    Several processes a card pay where one cannot compress and write as fast as the card computes.
 
     Empty where one process is enough: it is then this one. Raises ConfigError for numbers and
     devices that do not fit together.
@@ -91,13 +93,22 @@ def worker_plans(plan: ModelPlan, workers: int | None) -> list[geo.WorkerPlan]:
         threads = max(1, cores() // workers)
         one = replace(plan, device="cpu")
         return [geo.WorkerPlan(f"worker {k}", one, threads) for k in range(1, workers + 1)]
-    if kinds != {"cuda"} or workers not in (None, len(names)):
+    many: int = workers or len(names)
+    each, left = divmod(many, len(names))
+    if kinds != {"cuda"} or left or not each:
         raise ConfigError(
-            "several workers are for the cores of a CPU, and on cards there is one for each: give "
-            f"--workers with --device cpu, or --device cuda:0,cuda:1; got {workers} workers and "
+            "several workers share the cores of a CPU, or are the same number for each card: give "
+            f"--workers with --device cpu, or a multiple of the cards; got {workers} workers and "
             f"{', '.join(names)}"
         )
-    return [geo.WorkerPlan(name, replace(plan, device=name)) for name in names]
+    share = max(1, cores() // many) if each > 1 else None
+    return [
+        geo.WorkerPlan(
+            name if each == 1 else f"{name} ({k + 1})", replace(plan, device=name), share
+        )
+        for k in range(each)
+        for name in names
+    ]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from slimdiffsr.cli import evaluate, figures, jobs, models, scenes, sensing, tes
 from slimdiffsr.cli.bench import bench
 from slimdiffsr.cli.check import check
 from slimdiffsr.cli.export import export
+from slimdiffsr.cli.information import info
 from slimdiffsr.cli.lines import open_standard_files
 from slimdiffsr.cli.show import is_out_of_memory, note, sentence
 from slimdiffsr.cli.view import view
@@ -117,7 +118,7 @@ app = typer.Typer(
 )
 RASTER_COMMANDS = (
     scenes.upscale,
-    scenes.info,
+    info,
     sensing.sensors,
     sensing.search,
     view,

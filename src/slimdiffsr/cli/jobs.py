@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from slimdiffsr.cli.options import (
+    AddressOption,
     BandsOption,
+    CpusOption,
     DeviceOption,
+    EngineOption,
+    GpusOption,
     JsonOption,
     ModelOption,
     PrecisionOption,
@@ -159,13 +163,10 @@ def work(
         typer.Option("--help-others/--only-own", help="Go on with others' shards after one's own."),
     ] = True,
     device: DeviceOption = "auto",
-    engine: Annotated[str, typer.Option(help="here, or ray: workers all over a cluster.")] = "here",
-    address: Annotated[
-        str | None,
-        typer.Option(help="Of the Ray cluster: auto, ray://host:10001; else a local one."),
-    ] = None,
-    cpus_per_worker: Annotated[float, typer.Option(min=0.1, help="Ray only.")] = 2,
-    gpus_per_worker: Annotated[float, typer.Option(min=0, help="Ray only.")] = 0,
+    engine: EngineOption = "here",
+    address: AddressOption = None,
+    cpus_per_worker: CpusOption = 2,
+    gpus_per_worker: GpusOption = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Do a share of a job. Can be killed and repeated at any time, anywhere, also twice at once."""

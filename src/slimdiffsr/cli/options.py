@@ -34,8 +34,17 @@ DevicesOption = Annotated[
     str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; cuda:0,cuda:1 or all for several cards.")
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option(help="Processes that share the cores, on a CPU; default: one.")
+    int | None,
+    typer.Option(help="Processes that share the cores, or the cards evenly; default: one a card."),
 ]
+EngineOption = Annotated[
+    str, typer.Option(help="here, or ray: workers all over a cluster (extra ray).")
+]
+AddressOption = Annotated[
+    str | None, typer.Option(help="Of the Ray cluster: auto, ray://host:10001; else a local one.")
+]
+CpusOption = Annotated[float, typer.Option("--cpus-per-worker", min=0.1, help="Ray only.")]
+GpusOption = Annotated[float, typer.Option("--gpus-per-worker", min=0, help="Ray only.")]
 BatchOption = Annotated[int | None, typer.Option(help="Tiles at once; default: what suits best.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")]
 BandsOption = Annotated[str | None, typer.Option(help="Bands seen as red,green,blue: 3,2,1.")]

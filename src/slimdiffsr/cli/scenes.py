@@ -1,11 +1,11 @@
-"""Commands on rasters: upscale, info, demo."""
+"""Commands on rasters: upscale and demo."""
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from slimdiffsr.cli.batch import run_all
-from slimdiffsr.cli.estimate import Estimate, estimate_run
+from slimdiffsr.cli.estimate import estimate_run
 from slimdiffsr.cli.lines import library_lines
 from slimdiffsr.cli.options import (
+    AddressOption,
     AlphaOption,
     AnyScaleOption,
     BandsOption,
     BatchOption,
     BoundsCrsOption,
     BoundsOption,
-    DeviceOption,
+    CpusOption,
     DevicesOption,
+    EngineOption,
+    GpusOption,
     JsonOption,
     ModelOption,
     PrecisionOption,
@@ -40,7 +43,9 @@ from slimdiffsr.cli.options import (
     refuse_existing,
     value_pair,
 )
+from slimdiffsr.cli.probing import probe_for
 from slimdiffsr.cli.scales import scales, suffix_of
+from slimdiffsr.cli.sending import sent_to
 from slimdiffsr.cli.sensing import (
     AssetsOption,
     BboxOption,
@@ -60,13 +65,10 @@ from slimdiffsr.cli.sensing import (
     with_shared_range,
 )
 from slimdiffsr.cli.show import (
-    duration,
     note,
     plain,
-    report,
     scene_progress,
     scenes_progress,
-    size,
     tell,
     tell_plan,
 )
@@ -74,14 +76,13 @@ from slimdiffsr.cli.work import Work, WorkList, check_there, plan_work
 from slimdiffsr.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
+    from slimdiffsr.crews import ModelPlan
     from slimdiffsr.geo import KnownRaster, Progress, SceneOptions, ScenePlan, SceneReport, Workers
     from slimdiffsr.geo.probe import Probe
     from slimdiffsr.sensors import SensorOptions
     from slimdiffsr.upscale import Upscaler
 
-__all__ = ["demo", "info", "upscale"]
-
-WELL_READ = (".tif", ".tiff", ".vrt", ".png", ".jpg", ".jpeg")
+__all__ = ["demo", "upscale"]
 
 
 def upscale(
@@ -96,6 +97,10 @@ def upscale(
     runtime: RuntimeOption = "auto",
     workers: WorkersOption = None,
     batch: BatchOption = None,
+    engine: EngineOption = "here",
+    address: AddressOption = None,
+    cpus_per_worker: CpusOption = 2,
+    gpus_per_worker: GpusOption = 0,
     bands: BandsOption = None,
     all_bands: Annotated[
         str | None,
@@ -143,7 +148,7 @@ def upscale(
     """
     if len(paths) == 2:
         check_there(paths[:1])
-    from slimdiffsr.crews import ModelPlan, open_workers_of
+    from slimdiffsr.crews import ModelPlan
     from slimdiffsr.geo import SceneOptions
 
     of_sensor = sensor_options(sensor, offset, scale_factor, assets, sign)
@@ -168,31 +173,58 @@ def upscale(
         model, of_model, device, precision, runtime, batch=batch, colour=cast(Any, colour)
     )
     upscaler = plan.upscaler_here(workers)
-    paths = [*expand_items(paths[:-1], bbox, datetime), *paths[-1:]]
-    found = plan_work(
-        paths, suffix_of(options, upscaler.scale), png=options.format == "png", recursive=recursive
-    )
-    if before_after is not None:
-        _check_picture(before_after, found, options)
-    inputs = {}
-    if value_range == "shared":
-        inputs = with_shared_range([work.source for work in found.works], options, of_sensor)
-    if upscaler.runtimes.depends_on_size and not found.many and found.works:
-        first = upscaler.plan_scene(found.works[0].source, options, sensor=of_sensor)
-        plan = dataclasses.replace(plan, tiles=first.tiles)
-    with (
-        library_lines(verbose),
-        _probe([work.source for work in found.works]) as probe,
-        open_workers_of(plan, workers) as crew,
-        scenes_progress(len(found.works), quiet or crew is None or not found.many) as together,
-    ):
-        run = _Run(
-            upscaler, crew, options, of_sensor, inputs, colour, found.many, probe, before_after,
-            quiet, verbose, together,
-        )  # fmt: skip
-        status = run_all(found, run, as_json, crew)
+    with sent_to(paths[-1]) as target:
+        paths = [*expand_items(paths[:-1], bbox, datetime), target]
+        found = plan_work(
+            paths,
+            suffix_of(options, upscaler.scale),
+            png=options.format == "png",
+            recursive=recursive,
+        )
+        if before_after is not None:
+            _check_picture(before_after, found, options)
+        inputs = {}
+        if value_range == "shared":
+            inputs = with_shared_range([work.source for work in found.works], options, of_sensor)
+        if upscaler.runtimes.depends_on_size and not found.many and found.works:
+            first = upscaler.plan_scene(found.works[0].source, options, sensor=of_sensor)
+            plan = dataclasses.replace(plan, tiles=first.tiles)
+        with (
+            library_lines(verbose),
+            probe_for([work.source for work in found.works]) as probe,
+            _crew(plan, workers, Engine(engine, address, cpus_per_worker, gpus_per_worker)) as crew,
+            scenes_progress(len(found.works), quiet or crew is None or not found.many) as together,
+        ):
+            run = _Run(
+                upscaler, crew, options, of_sensor, inputs, colour, found.many, probe, before_after,
+                quiet, verbose, together,
+            )  # fmt: skip
+            status = run_all(found, run, as_json, crew)
     if status:
         raise typer.Exit(status)
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """Where the workers are: processes here, or on a Ray cluster."""
+
+    name: str
+    address: str | None
+    cpus: float
+    gpus: float
+
+
+def _crew(plan: ModelPlan, workers: int | None, engine: Engine) -> AbstractContextManager[Any]:
+    from slimdiffsr.crews import open_workers_of
+
+    if engine.name == "here":
+        return open_workers_of(plan, workers)
+    if engine.name != "ray":
+        raise ConfigError(f"--engine must be here or ray, got {engine.name!r}")
+    from slimdiffsr.scale_out.ray_crew import RayShare, open_ray_crew
+
+    share = RayShare(engine.cpus, engine.gpus, workers)
+    return open_ray_crew(plan, share, engine.address)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,17 +281,6 @@ class _Run:
                 note(f"  {name}: {value}")
 
 
-def _probe(sources: list[str]) -> AbstractContextManager[Probe | None]:
-    """A process that looks first, where a crash would end more than it costs to start one.
-
-    That is a batch, or a format whose reader damaged files are known to crash, as HDF5's.
-    """
-    from slimdiffsr.geo.probe import Probe
-
-    well_read = all(Path(source).suffix.lower() in WELL_READ for source in sources)
-    return nullcontext() if well_read and len(sources) < 2 else Probe()
-
-
 def _check_picture(picture: Path, found: WorkList, options: SceneOptions) -> None:
     from slimdiffsr.sensors import is_product
 
@@ -282,74 +303,6 @@ def _draw(report: SceneReport, picture: Path) -> None:
         plan.src, report.dst, picture,
         scale=round(plan.scale), bands=plan.rgb_bands, sr_bands=plan.rgb_output_bands, window=plan.window,
     )  # fmt: skip
-
-
-def info(
-    path: Annotated[str, typer.Argument(help="A raster, or a model.")],
-    model: ModelOption = "tiny-x4",
-    scale: AnyScaleOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-    bands: BandsOption = None,
-    value_range: RangeOption = "auto",
-    alpha: AlphaOption = "auto",
-    nodata: NodataOption = None,
-    sensor: SensorOption = "auto",
-    offset: OffsetOption = None,
-    scale_factor: ScaleFactorOption = None,
-    assets: AssetsOption = None,
-    sign: SignOption = "none",
-    bounds: BoundsOption = None,
-    bounds_crs: BoundsCrsOption = None,
-    bbox: BboxOption = None,
-    window: WindowOption = None,
-    resolution: ResolutionOption = None,
-    runtime: RuntimeOption = "auto",
-    verbose: VerboseOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Say what would be done with a raster and what it would take, or what a model is."""
-    if not _looks_like_model(path):
-        check_there([path])
-    from slimdiffsr.geo import SceneOptions
-    from slimdiffsr.upscale import Upscaler, model_names
-
-    if path in model_names() or path == "tiny" or _looks_like_model(path):
-        return report(_model_facts(path, scales(path, scale)[0]), as_json)
-    options = SceneOptions(
-        bands=integers("--bands", bands),
-        value_range=value_pair(value_range),
-        alpha=cast(Any, alpha),
-        nodata=nodata_of(nodata),
-        **place_of(bounds, bounds_crs, bbox),
-        window=four("--window", window, int),
-        **resolution_of(resolution),
-    )
-    of_sensor = sensor_options(sensor, offset, scale_factor, assets, sign)
-    of_model, of_output = scales(model, scale)
-    options = dataclasses.replace(options, output_scale=of_output)
-    upscaler = Upscaler.from_pretrained(
-        model, scale=of_model, device=device, precision=precision, runtime=runtime
-    )
-    with library_lines(verbose), _probe([path]) as probe:
-        if probe:
-            probe.look(path)
-        plan = upscaler.plan_scene(path, options, sensor=of_sensor)
-    estimate = estimate_run(upscaler, plan, always=True)
-    facts = {
-        **plain(plan),
-        "runtime": upscaler.describe(plan.tiles),
-        "seconds": round(estimate.seconds or 0.0, 1),
-    }
-    return report(facts if as_json else {**facts, **_in_words(estimate)}, as_json)
-
-
-def _in_words(estimate: Estimate) -> dict[str, str]:
-    return {
-        "seconds": f"about {duration(estimate.seconds or 0.0)} on this machine, as it is now",
-        "scratch_bytes": f"up to {size(estimate.disk_bytes)} on the disk while it works",
-        "memory_bytes": f"about {size(estimate.memory_bytes)}, the model's own not included",
-    }
 
 
 def demo(
@@ -393,21 +346,3 @@ def _format(asked: str | None, target: str) -> str:
     if found in ("cog", "gtiff", "png"):
         check_name(target, cast(Any, found))
     return found
-
-
-def _looks_like_model(path: str) -> bool:
-    """Weights, or a name that is neither a file nor has a suffix, as 'org/name' on the hub."""
-    place = Path(path)
-    absent = not place.exists() and not place.suffix and ":" not in path and path[:1] != "/"
-    return path.endswith((".safetensors", ".onnx", ".xml")) or place.is_dir() or absent
-
-
-def _model_facts(source: str, scale: int | None) -> dict[str, Any]:
-    from slimdiffsr.models.student import count_parameters
-    from slimdiffsr.upscale import Upscaler
-
-    upscaler = Upscaler.from_pretrained(source, scale=scale, device="cpu")
-    facts = {k: v for k, v in plain(upscaler.spec).items() if k not in ("batch", "arithmetic")}
-    if isinstance(upscaler.model, Path):
-        return facts
-    return {**facts, "parameters": count_parameters(upscaler.module)}

@@ -28,7 +28,7 @@ from slimdiffsr.geo.order import in_order
 from slimdiffsr.geo.raster import open_source
 from slimdiffsr.geo.spec import Network, NetworkSpec
 
-__all__ = ["RayCrew", "RayShare", "connect", "run_on_ray"]
+__all__ = ["RayCrew", "RayShare", "connect", "open_ray_crew", "run_on_ray"]
 
 _UNIT_CHUNKS = 2  # handed out at a time: small, for the end of a scene is waited for
 _AHEAD = 2  # units that wait at an actor, so that it never waits for the driver
@@ -101,6 +101,19 @@ class _Actor:
             return error
 
 
+@contextmanager
+def open_ray_crew(
+    make: Callable[[], Network], share: RayShare, address: str | None
+) -> Iterator[RayCrew]:
+    """Connect, start a crew, and end both in the end. Raises what ``connect`` raises."""
+    with connect(address) as ray:
+        crew = RayCrew(ray, make, share)
+        try:
+            yield crew
+        finally:
+            crew.close()
+
+
 class RayCrew:
     """A crew (``geo.crew.Crew``) of Ray actors. The store must be one that all nodes see."""
 
@@ -113,6 +126,11 @@ class RayCrew:
         )(_Actor)
         self.actors = [actor.remote(make, int(share.cpus)) for _ in range(count)]
         self._spec: NetworkSpec | None = None
+
+    @property
+    def size(self) -> int:
+        """How many workers."""
+        return len(self.actors)
 
     @property
     def spec(self) -> NetworkSpec:
