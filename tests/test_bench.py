@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("row", "gmacs", "tolerance"), [("base", 226.7, 0.05), ("tiny", 4.38, 0.005)]
+    ("row", "gmacs", "tolerance"), [("base", 226.7, 0.05), ("tiny", 4.37, 0.005)]
 )
 def test_the_students_cost_what_is_known(row: str, gmacs: float, tolerance: float) -> None:
     assert count_row(ROWS[row], 4, 512).macs.total / 1e9 == pytest.approx(gmacs, abs=tolerance)

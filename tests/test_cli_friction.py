@@ -172,7 +172,7 @@ def test_a_wrong_scale_names_the_models_that_have_it(scene: Path, scale: int, na
 def test_models_lists_what_ships() -> None:
     shown = run("models").stdout
     assert (
-        "tiny-x4            4           1.4 M   2.8 MB  sharp pictures, fast; the default" in shown
+        "tiny-x4            4           1.2 M   2.3 MB  sharp pictures, fast; the default" in shown
     )
     rows = {row["name"]: row for row in json.loads(run("models", "--json").stdout)}
     assert rows["compact-x8"]["scale"] == 8

@@ -193,7 +193,12 @@ def test_a_set_without_truth_has_only_metrics_that_need_none(folders: tuple[Path
     lr_files = PairedFolder.open(*folders).lr_files
     pairs = PairedFolder(lr_files, {}, 4, about={"name": "real"})
     report = evaluate([from_function("nearest", nearest)], pairs, choose_metrics())
-    assert [m.name for m in report.measured] == ["grid_energy_db", "consistency", "shift_lr_px"]
+    assert [m.name for m in report.measured] == [
+        "grid_energy_db",
+        "canvas_db",
+        "consistency",
+        "shift_lr_px",
+    ]
     assert TRUTH not in report.scores
     assert "psnr_y" not in report_markdown([report])
     estimate = report.estimate("nearest", "consistency")

@@ -363,7 +363,7 @@ def test_real_inputs_have_no_truth_and_only_measures_that_need_none(
     report = evaluate([from_function("nearest", nearest)], pairs, choose_metrics())
     assert not report.failures
     scored = {name: values for name, values in report.scores["nearest"].items() if values}
-    assert sorted(scored) == ["consistency", "grid_energy_db", "shift_lr_px"]
+    assert sorted(scored) == ["canvas_db", "consistency", "grid_energy_db", "shift_lr_px"]
     assert {len(values) for values in scored.values()} == {2}
     assert "truth" not in report.scores
     (tmp_path / "set" / "manifest.json").unlink()
