@@ -83,7 +83,14 @@ class SmallMemory(NumpyArrays):
 
 
 @pytest.mark.parametrize(
-    ("kept_bytes", "batch"), [(400_000_000, 1), (600_000, 1), (600_000, 700), (0, 1), (0, 4)]
+    ("kept_bytes", "batch"),
+    [
+        (400_000_000, 1),
+        (600_000, 1),
+        pytest.param(600_000, 700, marks=pytest.mark.slow),
+        (0, 1),
+        (0, 4),
+    ],
 )
 def test_little_memory_runs_some_tiles_twice_and_changes_nothing(
     tmp_path: Path, kept_bytes: int, batch: int

@@ -52,6 +52,9 @@ def bounds_on_raster(
 def _look_like_degrees(source: Source, bounds: Bounds) -> bool:
     crs = source.dataset.crs
     small = all(abs(x) <= 180 for x in bounds[::2]) and all(abs(y) <= 90 for y in bounds[1::2])
-    if not small or crs is None or not crs.is_projected or own_transform(source.dataset) is None:
+    own = own_transform(source.dataset)
+    if not small or crs is None or not crs.is_projected or own is None or own.b or own.d:
+        return False
+    if bounds[0] >= bounds[2] or bounds[1] >= bounds[3]:  # of which another says so
         return False
     return bool(disjoint_bounds(bounds, tuple(source.dataset.bounds)))  # type: ignore[no-untyped-call]
