@@ -97,16 +97,14 @@ def our_model(
     spec = upscaler.spec
     how = f"{DTYPES[upscaler.precision]} on {upscaler.device.type}".removeprefix("torch.")
     tiles = f"tiles of {spec.tile_hr_px} px overlapping by {spec.overlap_hr_px}"
-    of_whole: Literal["official", "none"] = "official" if colour == "official" else "none"
-    if whole:
-        colour = of_whole
-    settings = f"{spec.scale}x, {'whole images' if whole else tiles}, colour {colour}, {how}"
+    own: Literal["official", "none"] = "official" if colour == "official" else "none"
+    settings = f"{spec.scale}x, {'whole images' if whole else tiles}, colour {own if whole else colour}, {how}"
     weights = f"sha256 {spec.weights_sha256}, " if spec.weights_sha256 else ""
     about = f"{source}, {weights}{settings}"
     identity = identify(spec.model_id, spec.weights_sha256, settings, version("slimdiffsr"))
     return Method(
         name,
-        partial(_in_one_piece, upscaler, of_whole)
+        partial(_in_one_piece, upscaler, own)
         if whole
         else lambda rgb_lr, _: upscaler.upscale(rgb_lr, colour=colour),
         about,
