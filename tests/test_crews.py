@@ -27,8 +27,10 @@ def test_there_is_one_worker_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices_of("all") == ["cuda:0", "cuda:1", "cuda:2"]
     plans = worker_plans(ModelPlan(device="cuda:2, cuda:0"), None)
     assert [plan.name for plan in plans] == ["cuda:2", "cuda:0"]
-    with pytest.raises(ConfigError, match="got 2 workers and cuda:1"):
-        worker_plans(ModelPlan(device="cuda:1"), 2)
+    shared = worker_plans(ModelPlan(device="cuda:1"), 2)
+    assert [plan.name for plan in shared] == ["cuda:1 (1)", "cuda:1 (2)"]
+    with pytest.raises(ConfigError, match="got 3 workers and cuda:1, cuda:2"):
+        worker_plans(ModelPlan(device="cuda:1,cuda:2"), 3)
     with pytest.raises(ConfigError, match="no device 'cuda:3'"):
         worker_plans(ModelPlan(device="cuda:0,cuda:3"), None)
     with pytest.raises(ConfigError, match="got None workers and cpu, cuda:0"):

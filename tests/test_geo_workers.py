@@ -161,9 +161,6 @@ def test_a_worker_that_would_make_other_pixels_is_left_out(
 COMMAND = """
     import sys
     sys.path.insert(0, {tests!r})
-    from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
     from test_geo_workers import OPTIONS, plans
     from slimdiffsr.errors import InterruptedRunError
     from slimdiffsr.geo import open_workers, upscale_scene

@@ -29,7 +29,9 @@ class ModelPlan:
     batch: int | None = None
     revision: str | None = None
     colour: Colour = "low-frequency"
-    tiles: int = 1000  # of a scene, by which workers choose the runtime 'auto'
+    tiles: int = (
+        1  # of the scene, by which 'auto' chooses the runtime; of several that of a small one
+    )
 
     def upscaler(self) -> Upscaler:
         """The model, loaded."""

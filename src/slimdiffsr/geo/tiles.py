@@ -105,8 +105,12 @@ class TileResults:
         """Keep of a result what the chunks at these places still need, and drop the rest."""
         key = _key(tile)
         result = self._drop(key)
-        part_lr = self.lattice.part_needed_lr(tile, by)
-        if part_lr is None:
+        needed_lr = self.lattice.part_needed_lr(tile, by)
+        if needed_lr is None:
+            return
+        # Of a part that was kept before: chunks may need more by now, that other workers had then.
+        part_lr = needed_lr.clipped(result.region_lr)
+        if part_lr.pixels == 0:
             return
         if result.image is not None:
             result = self._part(result, part_lr)

@@ -115,7 +115,7 @@ temporary output cannot be gone on with.</p>
         if not context.willLoadLayerOnCompletion(output):
             return
         details = context.layerToLoadOnCompletionDetails(output)
-        details.name = f"{layer.name()} x{plan['scale']}"
+        details.name = f"{layer.name()} x{plan['scale']:g}"
         written = plan["rgb_bands"] if not plan.get("all_bands") else []
         self.styled = _SameStyle(layer.id(), written)
         details.setPostProcessor(self.styled)
