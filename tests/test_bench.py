@@ -70,6 +70,7 @@ def test_layers_are_what_hooks_on_modules_see() -> None:
     assert count_row(ROWS["base"], 4, 128).macs.layers == pytest.approx(sum(seen), rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", [5, 6])
 def test_every_ablation_has_the_papers_number_of_parameters(table: Any) -> None:
     pytest.importorskip("diffusers")
@@ -343,6 +344,7 @@ def test_the_peers_are_the_papers_size() -> None:
     assert counted == {"esrgan": 16_697_987, "swinir": 11_715_559}
 
 
+@pytest.mark.slow
 def test_a_fresh_process_tells_its_cold_start_and_memory() -> None:
     task = Task("compact", None, 4, 64, 1, "fp32", "cpu", threads=1)
     fresh = run_fresh(task, timeout_s=120)

@@ -349,6 +349,7 @@ def test_progress_counts_images_times_methods(folders: tuple[Path, Path]) -> Non
     assert [call.method for call in calls][:3] == ["one", "two", "one"]
 
 
+@pytest.mark.slow
 def test_the_baselines_reach_their_published_figures_on_the_validation_pairs() -> None:
     if not SHARED.exists():
         pytest.skip("the validation pairs are not here")

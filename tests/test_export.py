@@ -66,6 +66,7 @@ def run(path: Path, runtime: str, given: Tensor, folder: Path) -> Tensor:
     return made(given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", EACH)
 def test_a_free_export_is_the_network_at_every_size(network: str, tmp_path: Path) -> None:
     made = write(tmp_path, network)

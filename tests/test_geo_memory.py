@@ -68,6 +68,7 @@ def growth(folder: Path, src: Path, scale: int, window: tuple[int, int, int, int
     return int(answer["growth"])
 
 
+@pytest.mark.slow
 def test_a_huge_scene_at_8x_stays_below_a_gigabyte(tmp_path: Path) -> None:
     src = sparse_scene(tmp_path / "in.tif", 20_000, "uint16", 600)
     assert growth(tmp_path, src, 8, (0, 0, 1500, 500)) < 1 << 30

@@ -73,6 +73,7 @@ def window_ratio(image: NDArray[Any], scale: int) -> float:
     return float(np.mean(ratios))
 
 
+@pytest.mark.slow
 def test_tiny_x4_shows_no_seams_and_keeps_colours(scene: tuple[Path, int], tmp_path: Path) -> None:
     src, side = scene
     out = tmp_path / "out.tif"

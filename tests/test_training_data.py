@@ -348,6 +348,7 @@ def test_where_no_worker_can_start_this_process_makes_the_samples(
     assert told[0].text.endswith("(No space left on device): workers=0 is taken")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("processes", [1, 2])
 def test_one_of_several_processes_goes_on_where_its_worker_is_killed(
